@@ -1,0 +1,1 @@
+"""Train, evaluate and export a Domain Transfer Network (PyTorch, offline)."""
