@@ -1,0 +1,155 @@
+"""The training commands of `dtn`: data, train, evaluate, figures, export."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from training.config import PRESETS, preset
+from training.download import FILES, fetch_all
+from training.dtn import transfer
+from training.evaluate import table1
+from training.export import export as export_run
+from training.figures import save_grid
+from training.render import house_numbers
+from training.run import Run, open_run
+from training.train import load, write_metrics
+from training.train import train as train_run
+
+Command = Callable[..., None]
+
+
+def one_line_errors(command: Command) -> Command:
+    """Expected errors as one line and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (FileNotFoundError, ConnectionError, ValueError) as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from error
+
+    return wrapped
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device here: use --device cpu")
+    return name
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder with the npz or the original files of SVHN and MNIST.",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.command()
+@data_option
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Choice([remote.name for remote in FILES]),
+    help="Only this file; may be given several times.",
+)
+@one_line_errors
+def data(data: Path, files: tuple[str, ...]) -> None:
+    """Download SVHN and MNIST: MD5-checked, resumable."""
+    for path in fetch_all(data, list(files) or None):
+        click.echo(path)
+
+
+@click.command()
+@click.argument("name", metavar="PRESET", type=click.Choice(list(PRESETS)))
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/PRESET.")
+@click.option("--seed", type=int)
+@click.option("--steps", type=click.IntRange(1), help="Steps of g and D.")
+@click.option("--alpha", type=float, help="Weight of L_CONST.")
+@click.option("--beta", type=float, help="Weight of L_TID.")
+@click.option("--gamma", type=float, help="Weight of L_TV.")
+@click.option("--d", type=click.Choice(["mse", "cosine"]), help="The distance of Eq. 5.")
+@click.option(
+    "--holdout",
+    type=click.IntRange(0),
+    help="Keep this many labelled pictures to choose by, and leave svhn_test alone.",
+)
+@device_option
+@one_line_errors
+def train(name: str, data: Path, out: Path | None, device: str, **changes: Any) -> None:
+    """Train f, the judge, g and D of PRESET; go on where an earlier start stopped."""
+    run = Run(out or Path("runs") / name, name, preset(name, **changes), _device(device))
+    metrics = write_metrics(run, train_run(run, data))
+    click.echo(json.dumps(metrics, indent=2))
+
+
+@click.command()
+@click.argument("table", type=click.Choice(["table1"]), default="table1")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder whose subfolders are finished runs.",
+)
+@one_line_errors
+def evaluate(table: str, runs: Path) -> None:
+    """Print TABLE of the paper beside the figures of the finished runs."""
+    click.echo({"table1": table1}[table](runs))
+
+
+@click.command()
+@run_argument
+@data_option
+@click.option("--out", type=click.Path(path_type=Path), help="PNG; default RUN/figure2a.png.")
+@click.option("--pairs", type=click.IntRange(1, 2000), default=64, show_default=True)
+@click.option("--rendered", is_flag=True, help="Rendered house numbers in place of SVHN.")
+@device_option
+@one_line_errors
+def figures(
+    run: Path, data: Path, out: Path | None, pairs: int, rendered: bool, device: str
+) -> None:
+    """Draw Figure 2a of RUN: inputs in odd columns, G(x) to the right of each."""
+    trained = load(open_run(run, _device(device)), data)
+    if rendered:
+        pictures = torch.from_numpy(house_numbers(pairs, seed=1)[0]).permute(0, 3, 1, 2)
+        pictures = pictures.to(trained.measured.images.device)
+    else:
+        pictures = trained.measured.images[:pairs]
+    path = out or run / "figure2a.png"
+    save_grid(path, pictures, transfer(trained.f, trained.g, pictures))
+    click.echo(path)
+
+
+@click.command()
+@run_argument
+@data_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("models/digits"),
+    show_default=True,
+    help="Model folder; its name is the model's.",
+)
+@one_line_errors
+def export(run: Path, data: Path, out: Path) -> None:
+    """Write the finished RUN as a model folder: ONNX graphs, manifest, card."""
+    opened = open_run(run, "cpu")
+    manifest = export_run(opened, load(opened, data), out)
+    click.echo(json.dumps(manifest["metrics"], indent=2))

@@ -1,0 +1,138 @@
+"""Every choice of a training run: frozen dataclasses, and the presets by name."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How far `augment.augment` may go with a labelled picture."""
+
+    rotate: float = 12.0  # degrees either way
+    shear: float = 0.2
+    scale: float = 1.25  # zoom between 1 / scale and scale
+    stretch: float = 0.15  # log of the change of width to height
+    shift: float = 3.0  # pixels either way
+    neighbours: float = 0.3  # chance of a neighbouring digit at a side
+    neighbour_width: float = 8.0  # pixels at most
+    blur: float = 1.0  # share of the blurred picture at most
+    invert: float = 0.5  # chance of a negative
+    color: float = 1.5  # saturation at most
+    contrast: float = 0.5  # between this and its inverse
+    tint: float = 0.15  # per channel, gain and offset
+    brightness: float = 0.3
+    cutout: float = 0.3  # chance of a blank square
+    cutout_side: float = 10.0  # pixels
+    noise: float = 0.12  # standard deviation at most
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How f or the judge is trained."""
+
+    steps: int
+    real: int = 128  # pictures of a batch from the labelled split
+    meter: int = 0  # from photographed meter digits
+    rendered: int = 0  # from rendered house numbers
+    rendered_pictures: int = 40_000  # how many different ones
+    lr: float = 3e-3
+    warmup: int = 300  # steps
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    ema: float = 0.999  # 0: the last weights themselves
+    augment: Augment | None = None
+    standardise: bool = True  # each picture to mean 0, deviation 1
+
+
+@dataclass(frozen=True)
+class DTNConfig:
+    """How g and D are trained, Sec. 4 and 5.1."""
+
+    f: ClassifierConfig
+    judge: ClassifierConfig
+    steps: int
+    batch: int = 128  # of s, and as many of t
+    lr: float = 2e-4
+    beta1: float = 0.5
+    alpha: float = 15.0  # weight of L_CONST
+    beta: float = 15.0  # weight of L_TID
+    gamma: float = 0.0  # weight of L_TV
+    d: Literal["mse", "cosine"] = "mse"  # the distance of Eq. 5
+    g_width: int = 64
+    d_width: int = 32
+    seed: int = 0
+    holdout: int = 0  # labelled pictures at the end of svhn_train kept for choosing
+    # Beyond the paper, one field each; 0 or False switches it off.
+    ema: float = 0.0  # of g's weights, which are then evaluated and exported
+    r1: float = 0.0  # weight of the gradient penalty on real t (Mescheder et al. 2018)
+    r1_every: int = 8  # steps
+    spectral_norm: bool = False  # in place of batch normalisation in D
+    diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
+    s_views: int = 0  # augmented copies of s beside s itself
+    lr_decay: bool = False  # cosine to zero
+    bf16: bool = True  # autocast
+
+
+F_DIGITS = ClassifierConfig(steps=8000, real=64, meter=16, rendered=48, augment=Augment())
+JUDGE = ClassifierConfig(
+    steps=5000,
+    augment=Augment(neighbours=0, invert=0, cutout=0.2, cutout_side=8, brightness=0.1, tint=0),
+)
+
+PRESETS: dict[str, DTNConfig] = {
+    "digits": DTNConfig(
+        f=F_DIGITS,
+        judge=JUDGE,
+        steps=6000,
+        ema=0.999,
+        diff_augment=True,
+        s_views=4,
+        lr_decay=True,
+    ),
+    # Nothing the paper does not have: f learns from the real pictures as they are.
+    "digits_paper": DTNConfig(
+        f=ClassifierConfig(steps=4000, ema=0, standardise=False),
+        judge=JUDGE,
+        steps=6000,
+    ),
+    # Minutes on two CPU cores: every part runs, no figure means anything.
+    "digits_smoke": DTNConfig(
+        f=ClassifierConfig(
+            steps=60, real=32, rendered=32, rendered_pictures=500, augment=Augment()
+        ),
+        judge=ClassifierConfig(steps=60, real=64),
+        steps=60,
+        batch=32,
+        g_width=16,
+        d_width=16,
+        ema=0.9,
+        r1=1.0,
+        diff_augment=True,
+        s_views=1,
+    ),
+}
+
+
+def from_dict(values: dict[str, Any]) -> DTNConfig:
+    """The configuration that `dataclasses.asdict` gave; raises TypeError on unknown fields."""
+    parts = {}
+    for name in ("f", "judge"):
+        part = dict(values[name])
+        how = part.pop("augment")
+        parts[name] = ClassifierConfig(**part, augment=None if how is None else Augment(**how))
+    return DTNConfig(**values | parts)
+
+
+def preset(name: str, **changes: Any) -> DTNConfig:
+    """The preset `name` with some fields changed; None leaves a field as it is.
+
+    Raises ValueError with one clear line for an unknown preset or field.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    wanted = {key: value for key, value in changes.items() if value is not None}
+    unknown = wanted.keys() - {field.name for field in dataclasses.fields(DTNConfig)}
+    if unknown:
+        raise ValueError(f"no field {', '.join(sorted(unknown))} in a DTN preset")
+    return dataclasses.replace(PRESETS[name], **wanted)

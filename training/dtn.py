@@ -1,0 +1,209 @@
+"""The Domain Transfer Network: G = g∘f learned against D, Eq. 3 to 7.
+
+f is frozen, so f(x) of every picture of s and t is computed once; of s the training
+then needs no picture, and of its labels it never sees one.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training.augment import augment, diff_augment
+from training.config import Augment, DTNConfig
+from training.data import Digits
+from training.figures import save_grid
+from training.losses import const_loss, d_loss, gang_loss, tid_loss, tv_loss
+from training.networks import (
+    DigitNet,
+    discriminator,
+    frozen,
+    generator,
+    initialise,
+    placed,
+    to_unit,
+)
+from training.run import Run, ema_update
+
+LOG_EVERY = 100  # steps
+SAVE_EVERY = 500
+
+
+@torch.no_grad()
+def features(f: DigitNet, images: Tensor) -> Tensor:
+    """f(x) of uint8 pictures [N, C, 32, 32]: [N, 128]."""
+    return torch.cat([f.features(to_unit(chunk)) for chunk in torch.split(images, 500)])
+
+
+@torch.no_grad()
+def view_features(f: DigitNet, images: Tensor, views: int, seed: int) -> Tensor:
+    """f of s and of `views` augmented copies of s: [(1 + views) N, 128].
+
+    f has learned the pictures of s by heart; what it says of a shifted, blurred or
+    recoloured one is closer to what it will say of a picture it never saw.
+    """
+    random = torch.Generator(images.device).manual_seed(seed)
+    parts = [features(f, images)]
+    how = Augment(neighbours=0, cutout=0)
+    for _ in range(views):
+        parts += [
+            f.features(augment(to_unit(chunk), how, random)) for chunk in torch.split(images, 500)
+        ]
+    return torch.cat(parts)
+
+
+def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Indices [batch] for ever: every element once an epoch, the last partial batch left out."""
+    while True:
+        order = torch.randperm(n, generator=random, device=random.device)
+        yield from torch.split(order, batch)[: max(1, n // batch)]
+
+
+class DTN:
+    """g, D, their optimisers and the averaged g; one call of `step` is one update of each."""
+
+    def __init__(self, f: DigitNet, config: DTNConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.f = f
+        self.config = config
+        self.device = device
+        self.g = placed(initialise(generator(config.g_width)), device)
+        self.D = placed(initialise(discriminator(config.d_width, config.spectral_norm)), device)
+        self.average = copy.deepcopy(self.g).eval()
+        betas = (config.beta1, 0.999)
+        self.g_optimizer = torch.optim.Adam(self.g.parameters(), config.lr, betas)
+        self.d_optimizer = torch.optim.Adam(self.D.parameters(), config.lr, betas)
+        self.random = torch.Generator(device).manual_seed(config.seed)
+
+    def autocast(self) -> torch.autocast:
+        """bf16 for a forward pass; one context each, since it caches the weights it casts."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def look(self, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """D's logits of each batch [B, 1, 32, 32]: the one door to D, where DiffAugment stands."""
+        if self.config.diff_augment:
+            pictures = tuple(diff_augment(x, self.random) for x in pictures)
+        return tuple(cast(Tensor, self.D(x)) for x in pictures)
+
+    def d_step(self, gs: Tensor, gt: Tensor, t: Tensor, step: int) -> Tensor:
+        """Update D by Eq. 3 on pictures cut off from g; returns L_D."""
+        config = self.config
+        with self.autocast():
+            loss = d_loss(*self.look(gs.detach(), gt.detach(), t))
+        total = loss
+        if config.r1 and step % config.r1_every == 0:
+            total = loss + config.r1 * config.r1_every / 2 * self.r1_penalty(t)
+        self.d_optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.d_optimizer.step()
+        return loss
+
+    def r1_penalty(self, t: Tensor) -> Tensor:
+        """E ‖∇ log-odds of "real"‖² over real t (Mescheder et al. 2018, R1)."""
+        t = t.detach().requires_grad_()
+        (logits,) = self.look(t)
+        odds = logits[:, 2] - logits[:, :2].logsumexp(1)
+        (slope,) = torch.autograd.grad(odds.sum(), t, create_graph=True)
+        return slope.square().sum((1, 2, 3)).mean()
+
+    def g_losses(self, gs: Tensor, gt: Tensor, fs: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The four terms of L_G: Eq. 4, 5, 6 and 7, unweighted.
+
+        gs = g(fs) and gt = g(f(t)) are pictures [B, 1, 32, 32], fs = f(s) is [B, 128].
+        """
+        return {
+            "gang": gang_loss(*self.look(gs, gt)),
+            "const": const_loss(fs, self.f.features(gs).float(), self.config.d),
+            "tid": tid_loss(t, gt.float()),
+            "tv": tv_loss(torch.cat([gs, gt]).float()),
+        }
+
+    def step(self, fs: Tensor, ft: Tensor, t: Tensor, step: int) -> dict[str, Tensor]:
+        """One step of D and one of g on f(s), f(t) [B, 128] and t [B, 1, 32, 32]."""
+        config = self.config
+        if config.lr_decay:
+            rate = config.lr * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+            for optimizer in (self.g_optimizer, self.d_optimizer):
+                optimizer.param_groups[0]["lr"] = rate
+        with self.autocast():
+            gs, gt = self.g(torch.cat([fs, ft])).split(len(fs))
+        losses = {"d": self.d_step(gs, gt, t, step)}
+        self.D.requires_grad_(False)
+        with self.autocast():
+            losses |= self.g_losses(gs, gt, fs, t)
+        weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
+        total = sum((weights[name] * losses[name] for name in weights if weights[name]), 0.0)
+        self.g_optimizer.zero_grad()
+        cast(Tensor, total).backward()  # type: ignore[no-untyped-call]
+        self.g_optimizer.step()
+        self.D.requires_grad_(True)
+        ema_update(self.average, self.g, config.ema, step)
+        return losses
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Everything an exact resume needs."""
+        return {
+            "step": step,
+            "g": self.g.state_dict(),
+            "D": self.D.state_dict(),
+            "average": self.average.state_dict(),
+            "g_optimizer": self.g_optimizer.state_dict(),
+            "d_optimizer": self.d_optimizer.state_dict(),
+            "random": self.random.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Take up `state`; returns its step."""
+        for name in ("g", "D", "average", "g_optimizer", "d_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.random.set_state(state["random"].cpu())
+        return int(state["step"])
+
+
+def train_dtn(run: Run, f: DigitNet, digits: Digits, preview: Tensor) -> nn.Sequential:
+    """Train g and D on s = svhn_train and t = mnist_test; returns the averaged g, frozen.
+
+    `preview` are uint8 pictures of S whose transfer is drawn into grid-*.png as it goes.
+    """
+    config = run.config
+    dtn = DTN(f, config, run.device)
+    start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
+    if start < config.steps:
+        _loop(run, dtn, digits, preview, start)
+    return frozen(dtn.average)
+
+
+def _loop(run: Run, dtn: DTN, digits: Digits, preview: Tensor, start: int) -> None:
+    config, f = run.config, dtn.f
+    fs = view_features(f, digits.svhn_train.images, config.s_views, config.seed)
+    ft = features(f, digits.mnist_test.images)
+    # The order of pictures has a generator of its own and is replayed up to `start`.
+    order = torch.Generator(run.device).manual_seed(config.seed)
+    s_order, t_order = (epochs(len(x), config.batch, order) for x in (fs, ft))
+    progress = tqdm(range(config.steps), "dtn")
+    for step in progress:
+        s_index, t_index = next(s_order), next(t_order)
+        if step < start:
+            continue
+        t = to_unit(digits.mnist_test.images[t_index])
+        losses = dtn.step(fs[s_index], ft[t_index], t, step)
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
+            values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
+            rate = progress.format_dict["rate"]
+            run.log(network="dtn", step=step + 1, steps_per_second=rate, **values)
+            progress.set_postfix(values)
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
+            run.save("dtn.pt", dtn.state(step + 1))
+            path = run.folder / f"grid-{step + 1:06d}.png"
+            save_grid(path, preview, transfer(f, dtn.average, preview))
+
+
+@torch.no_grad()
+def transfer(f: DigitNet, g: nn.Module, images: Tensor) -> Tensor:
+    """G(x) = g(f(x)) of uint8 pictures [N, C, 32, 32]: uint8 [N, 1, 32, 32]."""
+    parts = [g(f.features(to_unit(chunk))) for chunk in torch.split(images, 500)]
+    return torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).byte()

@@ -1,0 +1,55 @@
+"""The losses of Sec. 4, Eq. 3 to 7: tensors in, a scalar out.
+
+The paper writes Eq. 5, 6 and 7 as sums. Here every loss is a mean, over the batch and
+over the features or pixels, so that alpha, beta and gamma do not depend on the sizes.
+D's logits are [B, 3]; class 0 is the paper's 1, G(s); 1 its 2, G(t); 2 its 3, a real t.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+FAKE_S, FAKE_T, REAL = 0, 1, 2
+TV_EPSILON = 1e-8
+
+
+def _minus_log_probability(logits: Tensor, kind: int) -> Tensor:
+    """-E log D_kind over a batch of logits [B, 3]."""
+    return -F.log_softmax(logits.float(), 1)[:, kind].mean()
+
+
+def d_loss(fake_s: Tensor, fake_t: Tensor, real: Tensor) -> Tensor:
+    """L_D, Eq. 3: D tells G(s), G(t) and t apart. Logits [B, 3] of each kind."""
+    return (
+        _minus_log_probability(fake_s, FAKE_S)
+        + _minus_log_probability(fake_t, FAKE_T)
+        + _minus_log_probability(real, REAL)
+    )
+
+
+def gang_loss(fake_s: Tensor, fake_t: Tensor) -> Tensor:
+    """L_GANG, Eq. 4: both fakes are pulled to the class of real t."""
+    return _minus_log_probability(fake_s, REAL) + _minus_log_probability(fake_t, REAL)
+
+
+def const_loss(fx: Tensor, fgx: Tensor, d: str = "mse") -> Tensor:
+    """L_CONST, Eq. 5: d(f(x), f(G(x))) of features [B, K]; `d` is mse or cosine."""
+    if d == "mse":
+        return F.mse_loss(fgx, fx)
+    if d == "cosine":
+        return (1 - F.cosine_similarity(fx, fgx)).mean()
+    raise ValueError(f"no distance {d!r}; there are mse and cosine")
+
+
+def tid_loss(x: Tensor, gx: Tensor) -> Tensor:
+    """L_TID, Eq. 6, d2 = MSE: G is the identity on T. Pictures [B, C, H, W]."""
+    return F.mse_loss(gx, x)
+
+
+def tv_loss(z: Tensor) -> Tensor:
+    """L_TV, Eq. 7 with B = 1: anisotropic total variation of pictures [B, C, H, W].
+
+    The square root has an infinite slope at 0, so flat pictures need the epsilon.
+    """
+    across = z[..., :-1, 1:] - z[..., :-1, :-1]
+    down = z[..., 1:, :-1] - z[..., :-1, :-1]
+    return (across.square() + down.square() + TV_EPSILON).sqrt().mean()

@@ -1,0 +1,82 @@
+"""A run's folder: its resolved configuration, its log, its checkpoints; all resumable."""
+
+import dataclasses
+import json
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from training.config import DTNConfig, from_dict
+
+
+class Run:
+    """`folder` with config.json, log.jsonl, `*.pt` and pictures.
+
+    A second start in the same folder goes on where the first stopped. Raises ValueError
+    where the folder holds a run of another configuration.
+    """
+
+    def __init__(self, folder: Path, name: str, config: DTNConfig, device: str = "cpu") -> None:
+        self.folder = folder
+        self.name = name
+        self.config = config
+        self.device = torch.device(device)
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = json.loads(json.dumps({"preset": name, **dataclasses.asdict(config)}))
+        path = folder / "config.json"
+        if path.exists() and json.loads(path.read_text()) != resolved:
+            raise ValueError(f"{folder} holds a run of another configuration: use another --out")
+        path.write_text(json.dumps(resolved, indent=2) + "\n")
+
+    def log(self, **values: Any) -> None:
+        """Append one JSON line, with the time."""
+        line = {"time": round(time.time(), 1), **values}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Write `name` whole or not at all."""
+        part = self.folder / f"{name}.part"
+        torch.save(state, part)
+        part.replace(self.folder / name)
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """What `save` wrote, on the run's device; None where there is nothing."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        return state
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 for convolutions where the configuration says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+
+def open_run(folder: Path, device: str) -> Run:
+    """The run in `folder`, under the configuration it was started with.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"no run in {folder}: run `dtn train PRESET --out {folder}` first")
+    values = json.loads(path.read_text())
+    name = values.pop("preset")
+    return Run(folder, name, from_dict(values), device)
+
+
+@torch.no_grad()
+def ema_update(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
+    """average = decay * average + (1 - decay) * net, buffers too; quicker in the first steps."""
+    decay = min(decay, (step + 1) / (step + 10))
+    new = net.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(new[name], 1 - decay)
+        else:
+            value.copy_(new[name])
