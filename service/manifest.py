@@ -1,0 +1,114 @@
+"""A model folder's manifest.json: all that the service knows about how a model was made."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Size = int | str  # an axis of a shape: fixed, or the name of a free one
+
+
+class ModelError(Exception):
+    """A model folder that must not be served; the message names the folder and the reason."""
+
+
+class Graph(BaseModel):
+    """One ONNX file of the folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str = Field(min_length=1)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=1)
+
+
+class Tensor(BaseModel):
+    """An input or output of the graphs: pictures, uint8 NHWC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(min_length=1)
+    dtype: Literal["uint8"]
+    shape: tuple[Size, Size, Size, Literal[1, 3]]
+
+
+class Manifest(BaseModel):
+    """manifest.json, schema 1. Further keys are allowed and ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    # The name and version travel in a header (X-Model) and in a query (?model=name@version).
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
+    source_domain: str
+    target_domain: str
+    graphs: dict[Literal["transfer", "distance"], Graph]
+    input: Tensor
+    output: Tensor
+    distance_output: str | None = None
+    opset: int
+    training: dict[str, Any]
+    data: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    limits: str
+    licence: str
+    created: str
+
+    @property
+    def reference(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+    @model_validator(mode="after")
+    def graphs_are_complete(self) -> "Manifest":
+        """There is a graph `transfer`, and the output of a graph `distance` has a name."""
+        if "transfer" not in self.graphs:
+            raise ValueError("graphs has no `transfer`")
+        if "distance" in self.graphs and not self.distance_output:
+            raise ValueError("there is a graph `distance` but no distance_output")
+        return self
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a model folder.
+
+    Raises ModelError where it is missing, unreadable, invalid, or of another model than the
+    folder's name says.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "manifest"
+        raise ModelError(f"{path}: {where}: {first['msg']}") from error
+    if manifest.name != folder.resolve().name:
+        raise ModelError(f"{path}: is of {manifest.name!r}, not of {folder.resolve().name!r}")
+    return manifest
+
+
+def read_graph(folder: Path, graph: Graph) -> bytes:
+    """The bytes of a graph whose hash has been checked.
+
+    The caller loads these very bytes: the file might change between the check and a second
+    look at it. Raises ModelError where the file is missing, outside the folder, or another one
+    than the manifest's.
+    """
+    path = folder / graph.file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(f"{folder}: graph file {graph.file!r} lies outside the model folder")
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path}: {reason}") from error
+    found = sha256(content).hexdigest()
+    if found != graph.sha256:
+        raise ModelError(f"{path}: sha256 is {found}, the manifest says {graph.sha256}")
+    if len(content) != graph.bytes:
+        raise ModelError(f"{path}: has {len(content)} bytes, the manifest says {graph.bytes}")
+    return content

@@ -1,0 +1,161 @@
+"""Pictures in and out: encoded bytes <-> uint8 arrays [H, W, 3]."""
+
+import logging
+import warnings
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from service.problems import Problem
+from service.schemas import PictureFormat
+
+Pixels = npt.NDArray[np.uint8]
+
+MEDIA_TYPES: dict[PictureFormat, str] = {
+    "png": "image/png",
+    "webp": "image/webp",
+    "jpeg": "image/jpeg",
+}
+
+# Decoders that strangers may reach. Pillow has forty more, few of them hardened.
+ACCEPTED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+# Starts of files that are pictures, but of formats not taken: who sends one should read
+# "unsupported", not "not a picture". Offset, signature, name.
+UNSUPPORTED = (
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftyphev", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"icns", "ICNS"),
+    (0, b"<svg", "SVG"),
+    (0, b"%PDF-", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"qoif", "QOI"),
+    *((0, b"P%d%c" % (n, space), "PNM") for n in range(1, 8) for space in b" \n\r\t"),
+)
+
+# EXIF orientation (tag 0x0112) -> what makes the picture upright.
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow only warns between one and two times its own limit; we want it to refuse. Its other
+# warnings are about metadata that we drop, and its debug log would print that metadata.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+logging.getLogger("PIL").setLevel(logging.WARNING)
+
+
+def decode(content: bytes, max_pixels: int) -> Pixels:
+    """An encoded picture, upright, as uint8 [H, W, 3].
+
+    Transparency is laid over white, animations give their first frame, greys of more than
+    eight bits are scaled down to eight. Raises Problem: not_an_image, unsupported_format, or
+    too_large, which is decided on the header, before pixels are decoded.
+    """
+    try:
+        with Image.open(BytesIO(content), formats=ACCEPTED) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise too_many_pixels(max_pixels)
+            picture.load()
+            # After load: some formats keep their orientation behind the pixels, and Pillow's
+            # TIFF reader has by then turned the picture itself.
+            turn = UPRIGHT.get(orientation(picture))
+            rgb = to_rgb(picture)
+            return np.asarray(rgb.transpose(turn) if turn is not None else rgb)
+    except Problem:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
+        raise too_many_pixels(max_pixels) from error
+    except UnidentifiedImageError as error:
+        raise unidentified(content) from error
+    except Exception as error:
+        # Decoders fail on broken files with whatever comes: OSError, SyntaxError, ValueError,
+        # struct.error, IndexError, zlib.error... None of it is the service's fault.
+        raise Problem(
+            "not_an_image", "the picture is truncated or broken, it cannot be decoded"
+        ) from error
+
+
+def too_many_pixels(max_pixels: int) -> Problem:
+    return Problem("too_large", f"the picture has more than {max_pixels} pixels")
+
+
+def unidentified(content: bytes) -> Problem:
+    """Tell a picture of a format we do not take from what is no picture at all."""
+    for offset, signature, name in UNSUPPORTED:
+        if content.startswith(signature, offset):
+            return Problem(
+                "unsupported_format", f"{name} is not taken; send one of {', '.join(ACCEPTED)}"
+            )
+    return Problem("not_an_image", "the upload is not a picture")
+
+
+def orientation(picture: Image.Image) -> int:
+    """EXIF's 1 to 8; 1, upright, where there is none or it cannot be read."""
+    try:
+        value = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken metadata of a picture that is otherwise fine
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any Pillow mode -> RGB."""
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(eight_bits(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        paper = Image.new("RGB", picture.size, "white")
+        paper.paste(layer, mask=layer)
+        return paper
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def eight_bits(grey: npt.NDArray[Any]) -> Pixels:
+    """Greys of 16 or 32 bits or floats [H, W] -> uint8 [H, W].
+
+    16 bits are divided by 257. Integers of 32 bits and floats do not say what white is: it is
+    the least of 1, 255 and 65535 that no pixel exceeds; beyond these, or where pixels are
+    negative, the picture's own range is stretched. Pixels that are no number become black.
+    """
+    if grey.dtype.itemsize == 2:
+        # (v + 128) // 257 rounds v / 257, and needs no floats for it.
+        return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        low, high = 0.0, next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
+    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
+    return np.rint(scaled).astype(np.uint8)
+
+
+def encode(pixels: Pixels, picture_format: PictureFormat) -> bytes:
+    """uint8 [h, w, 1 or 3] -> PNG or WebP, both lossless, or JPEG. No metadata is written."""
+    picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    file = BytesIO()
+    if picture_format == "png":
+        picture.save(file, "PNG")
+    elif picture_format == "webp":
+        picture.save(file, "WEBP", lossless=True)
+    else:
+        picture.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()

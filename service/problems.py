@@ -1,0 +1,98 @@
+"""Every error of the service as `application/problem+json` (RFC 9457)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Literal
+
+from starlette.responses import Response
+
+from service.schemas import ProblemDetails
+
+MEDIA_TYPE = "application/problem+json"
+
+Code = Literal[
+    "bad_request",
+    "unauthorized",
+    "not_found",
+    "unknown_model",
+    "method_not_allowed",
+    "too_large",
+    "not_an_image",
+    "unsupported_format",
+    "invalid_parameter",
+    "queue_full",
+    "internal_error",
+    "not_ready",
+    "draining",
+    "deadline_exceeded",
+]
+STATUS: dict[Code, int] = {
+    "bad_request": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "unknown_model": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "not_an_image": 415,
+    "unsupported_format": 415,
+    "invalid_parameter": 422,
+    "queue_full": 429,
+    "internal_error": 500,
+    "not_ready": 503,
+    "draining": 503,
+    "deadline_exceeded": 504,
+}
+# Seconds after which asking again makes sense.
+RETRY_AFTER: dict[Code, int] = {"queue_full": 1, "not_ready": 2, "draining": 5}
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+    """A request that cannot be answered: a code of the table above and what went wrong."""
+
+    def __init__(self, code: Code, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        if code in RETRY_AFTER:
+            self.headers["Retry-After"] = str(RETRY_AFTER[code])
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The answer a problem becomes.
+
+    `type` is about:blank, for which RFC 9457 wants the status's own phrase as the title; what
+    a program should act on is `code`.
+    """
+    status = STATUS[problem.code]
+    details = ProblemDetails(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=problem.detail,
+        code=problem.code,
+        request_id=request_id,
+    )
+    return Response(
+        details.model_dump_json(), status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
+
+
+def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for these codes, grouped by status."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({STATUS[code] for code in codes}):
+        here = [code for code in codes if STATUS[code] == status]
+        schema = {
+            "allOf": [{"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}],
+            "properties": {"status": {"const": status}, "code": {"enum": here}},
+        }
+        headers = {"X-Request-ID": {"schema": {"type": "string"}}}
+        if any(code in RETRY_AFTER for code in here):
+            headers["Retry-After"] = {"schema": {"type": "integer"}}
+        responses[status] = {
+            "description": f"{HTTPStatus(status).phrase}: `" + "`, `".join(here) + "`",
+            "headers": headers,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+    return responses

@@ -1,0 +1,157 @@
+"""uvicorn, with what it lacks: bounds on request heads, and readiness off before the port."""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.app import create_app
+from service.lifecycle import Service
+from service.problems import MEDIA_TYPE, Problem, problem_response
+from service.settings import Settings, unknown_variables
+
+log = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 5
+
+
+class ServeError(Exception):
+    """Why the service cannot start, in one line."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """HTTP/1.1 whose request heads must be small and prompt, and whose refusals are problems."""
+
+    in_head = True
+    head_bytes = 0
+    head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.on_head_awaited()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.on_head_received()
+        super().connection_lost(exc)
+
+    def on_head_awaited(self) -> None:
+        self.on_head_received()
+        self.in_head, self.head_bytes = True, 0
+        self.head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.on_head_late)
+
+    def on_head_received(self) -> None:
+        self.in_head = False
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def on_head_late(self) -> None:
+        if self.head_bytes > 0:
+            self.send_400_response("the request head took too long to arrive")
+        else:  # a connection opened in advance and never used
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self.on_head_awaited()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.on_head_received()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.head_bytes += len(data) if self.in_head else 0
+        if self.head_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("the request head is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request: the application cannot, it is not called."""
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            # The answer to an earlier request would be cut in two by this one.
+            self.transport.close()
+            return
+        request_id = uuid.uuid4().hex
+        response = problem_response(Problem("bad_request", msg), request_id)
+        body = bytes(response.body)
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            f"content-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that tells balancers first: SIGTERM, readiness off, a pause, port closed, end."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self.closing_time = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: no more pause. Third: do not wait for requests."""
+        # Not handed on to uvicorn, which would raise the signal again at the end: a service
+        # that was told to stop and did so exits with 0.
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = self.service.phase == "draining"
+        if not self.should_exit:
+            self.service.drain()
+            self.closing_time = time.monotonic() + self.service.settings.drain_delay_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to close the port; called ten times a second."""
+        over = time.monotonic() >= self.closing_time or self.service.failure is not None
+        return await super().on_tick(counter) or over
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop. Raises ModelError or ServeError where it cannot."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for name in unknown_variables():
+        log.warning("%s is no setting of the service; see dtn serve --help", name)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+    service: Service = app.state.service
+    listener = listen(settings.host, settings.port)
+    log.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
+    Server(config, service).run(sockets=[listener])
+    if service.failure is not None:
+        raise service.failure
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections. Raises ServeError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServeError(f"cannot listen on {host} port {port}: {error.strerror}") from error

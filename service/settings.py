@@ -1,0 +1,130 @@
+"""The settings of the service: environment variables DTN_*, one frozen typed object."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "DTN_"
+MIB = 1024 * 1024
+
+# Pillow itself warns of a decompression bomb above this many pixels and refuses twice as many;
+# a higher limit of ours would never be reached.
+PILLOW_PIXELS = 89_478_485
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def cores() -> int:
+    """CPU cores this process may use, which in a container are often fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Raises pydantic.ValidationError on a value out of bounds."""
+
+    # hide_input_in_errors: a mistyped list of keys must not end up in a log.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    models: Path = Field(
+        Path(__file__).resolve().parent.parent / "models",
+        description="directory of the model folders",
+    )
+    default_model: str = Field(
+        "digits", min_length=1, description="model of a request that names none"
+    )
+    device: Device = Field(
+        "auto",
+        description="where graphs run; cuda refuses to start where CUDA does not work, "
+        "auto falls back to the CPU and says so",
+    )
+    threads: int = Field(
+        1, ge=1, le=256, description="threads of one run of a graph (onnxruntime's intra-op)"
+    )
+    workers: int = Field(
+        default_factory=cores,
+        ge=1,
+        le=256,
+        description="pictures decoded, run and encoded side by side; default: the CPU's cores",
+    )
+    max_queue: int = Field(
+        64, ge=0, le=100_000, description="pictures waiting for a worker; one more gets a 429"
+    )
+    max_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB, description="bytes of a request body")
+    max_buffered_bytes: int = Field(
+        256 * MIB,
+        ge=1,
+        description="bytes of all uploads held in memory at once; more get a 429",
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, le=PILLOW_PIXELS, description="width times height of a picture"
+    )
+    deadline_s: float = Field(
+        30.0, gt=0, le=3600, description="seconds from the received upload to the answer"
+    )
+    upload_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="seconds in which an upload must have arrived"
+    )
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="seconds from SIGTERM, when readiness goes off, until the port is closed",
+    )
+    shutdown_grace_s: int = Field(
+        30, ge=1, le=3600, description="seconds that requests in flight get to finish after that"
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma-separated keys; when set, requests must carry one"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe messages to log"
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def split_keys(cls, value: object) -> object:
+        """`a, b` -> ("a", "b"); refuses a value that is set but holds no key."""
+        if not isinstance(value, str) or value == "":
+            return value or ()
+        keys = tuple(key.strip() for key in value.split(","))
+        if not all(keys):
+            raise ValueError("holds an empty key")
+        return keys
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def lower(cls, value: object) -> object:
+        """`INFO` is what most people write."""
+        return value.lower() if isinstance(value, str) else value
+
+
+def type_name(annotation: object) -> str:
+    """A field's type as an operator reads it: `integer`, `auto|cpu|cuda`, `list`."""
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    words: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
+    return words.get(annotation, "list")
+
+
+def describe(name: str, field: FieldInfo) -> tuple[str, str]:
+    """One setting as a line of help: variable with type, then meaning and default."""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    shown = "none" if default == () else default
+    return (
+        f"{PREFIX}{name.upper()} {type_name(field.annotation)}",
+        f"{field.description} [default: {shown}]",
+    )
+
+
+def unknown_variables() -> list[str]:
+    """DTN_* variables that set nothing: mistyped, such as DTN_API_KEY for DTN_API_KEYS."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
