@@ -79,13 +79,13 @@ def _blur(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
 
 def _colors(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     """Invert, weaken or strengthen colour and contrast, shift each channel."""
-    n, device = len(x), x.device
+    n, c, device = len(x), x.shape[1], x.device
     x = torch.where(_chance(n, how.invert, generator), -x, x)
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * _uniform(n, 0, how.color, generator)
-    spread = torch.rand(n, 3, 1, 1, generator=generator, device=device) * 2 - 1
+    spread = torch.rand(n, c, 1, 1, generator=generator, device=device) * 2 - 1
     x = x * _uniform(n, how.contrast, 1 / how.contrast, generator) * (1 + how.tint * spread)
-    offset = torch.rand(n, 3, 1, 1, generator=generator, device=device) * 2 - 1
+    offset = torch.rand(n, c, 1, 1, generator=generator, device=device) * 2 - 1
     return x + _uniform(n, -how.brightness, how.brightness, generator) + how.tint * offset
 
 

@@ -23,17 +23,21 @@ from training.train import train as train_run
 Command = Callable[..., None]
 
 
+class BadInput(click.ClickException):
+    """An expected error: one line, exit code 2."""
+
+    exit_code = 2
+
+
 def one_line_errors(command: Command) -> Command:
-    """Expected errors as one line and exit code 2."""
+    """Turn the errors that functions here announce into `BadInput`."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except (FileNotFoundError, ConnectionError, ValueError) as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
+            raise BadInput(str(error)) from error
 
     return wrapped
 

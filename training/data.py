@@ -6,6 +6,7 @@ them). Which files are there decides the protocol that every figure carries.
 """
 
 import gzip
+import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Digits:
 
 def read_npz(path: Path) -> Arrays:
     """`images` [N, H, W(, 3)] and `labels` [N], both uint8."""
-    with np.load(path) as file:
+    with path.open("rb") as stream, np.load(stream) as file:
         return file["images"], file["labels"]
 
 
@@ -108,7 +109,7 @@ def _read(root: Path, stem: str, original: tuple[str, ...]) -> Arrays | None:
         if all((root / name).is_file() for name in original):
             paths = [root / name for name in original]
             return read_mat(paths[0]) if len(paths) == 1 else read_idx(*paths)
-    except (OSError, EOFError, KeyError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{stem} in {root} cannot be read: {error}") from error
     return None
 

@@ -100,8 +100,8 @@ def store_half(model: onnx.ModelProto) -> None:
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    for cast in reversed(casts):
-        model.graph.node.insert(0, cast)
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
 
 
 def write_graph(module: nn.Module, path: Path, outputs: list[str]) -> None:

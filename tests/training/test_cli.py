@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from training import cli
+from training.run import Run
+from training.train import Trained
+
+
+@pytest.mark.parametrize(
+    "command", [cli.data, cli.train, cli.evaluate, cli.figures, cli.export], ids=lambda c: c.name
+)
+def test_help(command: cli.click.Command) -> None:
+    result = CliRunner().invoke(command, ["--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (cli.train, ["digits_smoke", "--data", "nowhere"], "not found in nowhere"),
+        (cli.train, ["digits_smoke", "--device", "cuda"], "no CUDA device"),
+        (cli.evaluate, ["--runs", "nowhere"], "no finished run in nowhere"),
+        (cli.figures, ["nowhere"], "no run in nowhere"),
+        (cli.export, ["nowhere"], "no run in nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    command: cli.click.Command,
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.fail("this test wants a machine without CUDA")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    result = CliRunner().invoke(cli.train, ["digit"])
+    assert result.exit_code == 2
+    assert "digits_paper" in result.output
+
+
+def test_evaluate_prints_the_run_beside_the_paper(run: Run, trained: Trained) -> None:
+    result = CliRunner().invoke(cli.evaluate, ["--runs", str(run.folder.parent)])
+    assert result.exit_code == 0, result.output
+    paper, ours = result.output.splitlines()[1:]
+    assert "90.66%" in paper
+    assert "svhn_test (40), SVHN-10k protocol" in ours
+
+
+@pytest.mark.parametrize("rendered", [[], ["--rendered"]])
+def test_figures_puts_inputs_in_odd_columns(
+    run: Run, trained: Trained, data: Path, tmp_path: Path, rendered: list[str]
+) -> None:
+    path = tmp_path / "figure.png"
+    arguments = [str(run.folder), "--data", str(data), "--out", str(path), "--pairs", "16"]
+    result = CliRunner().invoke(cli.figures, arguments + rendered)
+    assert result.exit_code == 0, result.output
+    image = Image.open(path)
+    assert image.size == (16 * 64, 2 * 64)
+    first = torch.from_numpy(np.array(image))[:64:2, :64:2].permute(2, 0, 1)
+    if not rendered:
+        assert torch.equal(first, trained.measured.images[0])
+
+
+def test_train_then_export(run: Run, trained: Trained, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "digits"
+    arguments = [str(run.folder), "--data", str(data), "--out", str(folder)]
+    result = CliRunner().invoke(cli.export, arguments)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx", "distance.onnx", "manifest.json", "CARD.md",
+    }  # fmt: skip

@@ -1,0 +1,203 @@
+"""The traps others fell into: what learns, what does not, and from what."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.config import DTNConfig
+from training.data import Digits
+from training.dtn import DTN, epochs, features, train_dtn, transfer, view_features
+from training.losses import const_loss
+from training.networks import DigitNet, frozen, to_unit
+from training.run import Run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def f(digits: Digits) -> DigitNet:
+    torch.manual_seed(0)
+    net = DigitNet().train()
+    net(to_unit(digits.svhn_train.images[:32]))  # statistics that are not 0 and 1
+    return frozen(net)
+
+
+@pytest.fixture
+def batch(f: DigitNet, digits: Digits) -> tuple[Tensor, Tensor, Tensor]:
+    t = digits.mnist_test.images[:8]
+    return features(f, digits.svhn_train.images[:8]), features(f, t), to_unit(t)
+
+
+def weights(net: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(net.state_dict())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_slope_of_l_const_reaches_g_and_only_g(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    dtn = DTN(f, config, CPU)
+    fs = batch[0]
+    const_loss(fs, f.features(dtn.g(fs))).backward()
+    assert all(weight.grad is not None for weight in dtn.g.parameters())
+    assert sum(weight.grad.abs().sum() for weight in dtn.g.parameters() if weight.grad is not None)
+    assert all(weight.grad is None for weight in f.parameters())
+    assert all(weight.grad is None for weight in dtn.D.parameters())
+
+
+def test_a_step_leaves_f_and_its_statistics_alone(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    before = weights(f)
+    dtn = DTN(f, config, CPU)
+    for step in range(3):
+        dtn.step(*batch, step)
+    assert same(before, f.state_dict())
+    assert not f.training
+
+
+def test_d_learns_from_pictures_cut_off_from_g(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    dtn = DTN(f, config, CPU)
+    fs, ft, t = batch
+    before_g, before_d = weights(dtn.g), weights(dtn.D)
+    gs, gt = dtn.g(fs), dtn.g(ft)
+    before_g = weights(dtn.g)  # its running statistics moved in the forward pass
+    dtn.d_step(gs, gt, t, step=1)
+    assert same(before_g, dtn.g.state_dict())
+    assert all(weight.grad is None for weight in dtn.g.parameters())
+    assert not same(before_d, dtn.D.state_dict())
+
+
+def test_g_s_update_leaves_d_s_weights_alone(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dtn = DTN(f, config, CPU)
+    monkeypatch.setattr(DTN, "d_step", lambda self, gs, gt, t, step: torch.zeros(()))
+    before_g, before_d = weights(dtn.g), {n: p.clone() for n, p in dtn.D.named_parameters()}
+    dtn.step(*batch, 1)
+    assert not same(before_g, dtn.g.state_dict())
+    assert same(before_d, dict(dtn.D.named_parameters()))
+    assert all(weight.requires_grad for weight in dtn.D.parameters())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"d": "cosine"},
+        {"gamma": 0.1},
+        {"spectral_norm": True},
+        {"r1": 1.0, "r1_every": 1},
+        {"diff_augment": False, "ema": 0.0, "bf16": False},
+        {"alpha": 0.0, "beta": 0.0},
+        {"lr_decay": True},
+    ],
+)
+def test_every_option_trains(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    changes: dict[str, Any],
+) -> None:
+    dtn = DTN(f, dataclasses.replace(config, **changes), CPU)
+    before = weights(dtn.g)
+    for step in range(2):
+        losses = dtn.step(*batch, step)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert set(losses) == {"d", "gang", "const", "tid", "tv"}
+    assert not same(before, dtn.g.state_dict())
+
+
+def test_g_learns_to_draw_t(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    dtn = DTN(f, dataclasses.replace(config, lr=2e-3), CPU)
+    first, *_, last = [dtn.step(*batch, step)["tid"].item() for step in range(40)]
+    assert last < first / 2
+
+
+def test_without_ema_the_average_is_g_itself(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    dtn = DTN(f, dataclasses.replace(config, ema=0.0), CPU)
+    dtn.step(*batch, 0)
+    assert same(dtn.g.state_dict(), dtn.average.state_dict())
+
+
+def test_no_label_is_seen(f: DigitNet, digits: Digits, config: DTNConfig, tmp_path: Path) -> None:
+    def blind(split: Any) -> Any:
+        return dataclasses.replace(split, labels=torch.full_like(split.labels, -1))
+
+    hidden = dataclasses.replace(
+        digits, svhn_train=blind(digits.svhn_train), mnist_test=blind(digits.mnist_test)
+    )
+    nets = [
+        train_dtn(Run(tmp_path / name, "p", config), f, data, digits.svhn_test.images[:4])
+        for name, data in (("seen", digits), ("hidden", hidden))
+    ]
+    assert same(nets[0].state_dict(), nets[1].state_dict())
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    f: DigitNet,
+    digits: Digits,
+    config: DTNConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    preview = digits.svhn_test.images[:4]
+    config = dataclasses.replace(config, lr_decay=True)
+    whole = train_dtn(Run(tmp_path / "whole", "p", config), f, digits, preview)
+
+    monkeypatch.setattr("training.dtn.SAVE_EVERY", 2)
+    broken = Run(tmp_path / "broken", "p", config)
+    steps = []
+    real_step = DTN.step
+
+    def step_until_the_power_goes(self: DTN, *args: Any) -> dict[str, Tensor]:
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        steps.append(args[-1])
+        return real_step(self, *args)
+
+    monkeypatch.setattr(DTN, "step", step_until_the_power_goes)
+    with pytest.raises(KeyboardInterrupt):
+        train_dtn(broken, f, digits, preview)
+    monkeypatch.setattr(DTN, "step", real_step)
+    resumed = train_dtn(broken, f, digits, preview)
+    assert same(whole.state_dict(), resumed.state_dict())
+    assert not resumed.training
+
+
+def test_an_epoch_shows_every_picture_once() -> None:
+    order = epochs(10, 5, torch.Generator().manual_seed(0))
+    for _ in range(3):
+        seen = torch.cat([next(order), next(order)])
+        assert sorted(seen.tolist()) == list(range(10))
+
+
+def test_views_begin_with_the_pictures_themselves(f: DigitNet, digits: Digits) -> None:
+    images = digits.svhn_train.images[:6]
+    views = view_features(f, images, 2, seed=0)
+    assert views.shape == (18, 128)
+    assert torch.equal(views[:6], features(f, images))
+    assert not torch.allclose(views[6:12], views[:6])
+    assert not torch.allclose(views[12:], views[6:12])
+
+
+def test_transfer_gives_grey_bytes(f: DigitNet, config: DTNConfig, digits: Digits) -> None:
+    y = transfer(f, DTN(f, config, CPU).average, digits.svhn_test.images)
+    assert y.shape == (40, 1, 32, 32)
+    assert y.dtype == torch.uint8

@@ -1,0 +1,27 @@
+import numpy as np
+
+from training.render import font_files, house_number, house_numbers
+
+
+def test_fonts_come_with_the_training_extra() -> None:
+    assert len(font_files()) >= 50
+
+
+def test_a_seed_draws_the_same_house_number() -> None:
+    fonts = font_files()
+    one, other = (house_number(7, fonts, seed=5) for _ in range(2))
+    assert np.array_equal(one, other)
+    assert one.shape == (32, 32, 3)
+    assert not np.array_equal(one, house_number(7, fonts, seed=6))
+
+
+def test_a_different_digit_is_a_different_picture() -> None:
+    fonts = font_files()
+    assert not np.array_equal(house_number(1, fonts, seed=5), house_number(8, fonts, seed=5))
+
+
+def test_every_digit_comes_equally_often() -> None:
+    pictures, labels = house_numbers(40)
+    assert pictures.shape == (40, 32, 32, 3)
+    assert np.bincount(labels).tolist() == [4] * 10
+    assert pictures.std((1, 2, 3)).min() > 1  # none is blank

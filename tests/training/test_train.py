@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.config import PRESETS, DTNConfig, preset
+from training.data import Digits
+from training.run import Run, open_run
+from training.train import Trained, judged, load, measured_split
+
+
+def test_a_run_leaves_everything_behind(run: Run, trained: Trained) -> None:
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"config.json", "f.pt", "judge.pt", "dtn.pt", "log.jsonl", "metrics.json"} <= names
+    assert "grid-000006.png" in names
+    lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert {line["network"] for line in lines} == {"f", "judge", "dtn"}
+    assert {"d", "gang", "const", "tid", "step", "steps_per_second"} <= lines[-1].keys()
+
+
+def test_metrics_carry_splits_and_sizes(run: Run, trained: Trained) -> None:
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    assert metrics["protocol"] == "SVHN-10k"
+    assert metrics["splits"]["svhn_train"] == 120
+    for metric in metrics["metrics"].values():
+        assert 0 <= metric["value"] <= 1
+        assert metric["n"] in (40, 60)
+
+
+def test_judged_counts_the_digits_that_kept_their_label(trained: Trained) -> None:
+    black = torch.zeros(len(trained.measured), 1, 32, 32, dtype=torch.uint8)
+    with torch.no_grad():
+        says = int(trained.judge(torch.full((1, 1, 32, 32), -1.0)).argmax())
+    share = (trained.measured.labels == says).float().mean().item()
+    assert judged(trained, black) == pytest.approx(share)
+
+
+def test_load_gives_the_same_networks(run: Run, trained: Trained, data: Path) -> None:
+    again = load(open_run(run.folder, "cpu"), data)
+    for one, other in ((trained.f, again.f), (trained.g, again.g)):
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)
+        )
+
+
+def test_load_refuses_an_unfinished_run(config: DTNConfig, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not finished"):
+        load(Run(tmp_path, "digits_smoke", config), data)
+
+
+def test_a_holdout_is_not_learned_from_and_spares_the_test_split(digits: Digits) -> None:
+    learned, measured = measured_split(digits, 20)
+    assert (len(learned.svhn_train), measured.name, len(measured)) == (100, "svhn_validation", 20)
+    assert measured_split(digits, 0)[1].name == "svhn_test"
+
+
+def test_a_folder_belongs_to_one_configuration(config: DTNConfig, tmp_path: Path) -> None:
+    Run(tmp_path, "digits_smoke", config)
+    Run(tmp_path, "digits_smoke", config)
+    with pytest.raises(ValueError, match="another configuration"):
+        Run(tmp_path, "digits_smoke", preset("digits_smoke"))
+
+
+def test_config_json_gives_the_configuration_back(config: DTNConfig, tmp_path: Path) -> None:
+    assert Run(tmp_path, "digits_smoke", config).config == open_run(tmp_path, "cpu").config
+
+
+def test_unknown_presets_and_fields_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are digits, digits_paper"):
+        preset("digit")
+    with pytest.raises(ValueError, match="no field alhpa"):
+        preset("digits", alhpa=1.0)
+    assert preset("digits", alpha=None, beta=3.0).beta == 3.0
+
+
+def test_digits_paper_has_nothing_beyond_the_paper() -> None:
+    paper = PRESETS["digits_paper"]
+    assert (paper.alpha, paper.beta, paper.gamma, paper.d) == (15, 15, 0, "mse")
+    extras = (paper.ema, paper.r1, paper.spectral_norm, paper.diff_augment, paper.s_views)
+    assert not any((*extras, paper.lr_decay))
+    f = paper.f
+    assert (f.augment, f.meter, f.rendered, f.ema, f.standardise) == (None, 0, 0, 0, False)
