@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 # A client's id is echoed and logged: nothing in it may break a header or a line of the log.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 LINGER_S = 10.0
+SMALL_BODY_S = 0.05
 
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/metrics", "/health/live", "/health/ready"})
 
@@ -59,7 +60,8 @@ class Linger:
 
     Closing a connection on which data is still arriving resets it, and many clients then never
     see the 413 they were sent. So the answer goes out in full, then what still arrives is
-    thrown away for up to LINGER_S seconds, then the connection is closed.
+    thrown away for up to LINGER_S seconds, then the connection is closed. A small body is taken
+    before the answer, which spares the client a new connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -71,6 +73,9 @@ class Linger:
             await self.app(scope, receive, send)
             return
         arriving = True
+        length = headers.get("content-length", "")
+        # A client that expects 100-continue may never send the body.
+        small = length.isdecimal() and len(length) <= 4 and "expect" not in headers
 
         async def tracked_receive() -> Message:
             nonlocal arriving
@@ -78,23 +83,24 @@ class Linger:
             arriving = message["type"] == "http.request" and message.get("more_body", False)
             return message
 
-        async def lingering_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and arriving and "expect" not in headers:
-                # A small body is there already: taking it spares the client a new connection.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0):
+        async def drain(seconds: float) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while arriving:
                         await tracked_receive()
-            if message["type"] == "http.response.start" and arriving:
-                MutableHeaders(scope=message)["Connection"] = "close"
+
+        async def lingering_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if small:
+                    await drain(SMALL_BODY_S)
+                if arriving:
+                    MutableHeaders(scope=message)["Connection"] = "close"
             last = message["type"] == "http.response.body" and not message.get("more_body", False)
             if not (last and arriving):
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_S):
-                    while arriving:
-                        await tracked_receive()
+            await drain(LINGER_S)
             await send({"type": "http.response.body", "body": b""})
 
         await self.app(scope, tracked_receive, lingering_send)

@@ -140,12 +140,14 @@ def eight_bits(grey: npt.NDArray[Any]) -> Pixels:
     if grey.dtype.itemsize == 2:
         # (v + 128) // 257 rounds v / 257, and needs no floats for it.
         return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    values = grey.astype(np.float64)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low >= 0:
         low, high = 0.0, next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
-    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
-    return np.rint(scaled).astype(np.uint8)
+    values -= low  # in place: eight bytes a pixel are a lot for a large picture
+    values *= 255.0 / ((high - low) or 1.0)
+    return np.rint(values, out=values).astype(np.uint8)
 
 
 def encode(pixels: Pixels, picture_format: PictureFormat) -> bytes:

@@ -8,6 +8,7 @@ import uuid
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
+REFUSED_S = 2.0
 KEEP_ALIVE_S = 5
 
 
@@ -32,6 +34,7 @@ class BoundedHttp(HttpToolsProtocol):
     in_head = True
     head_bytes = 0
     head_timer: asyncio.TimerHandle | None = None
+    refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -67,32 +70,48 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self.refused:
+            return
         super().data_received(data)
         self.head_bytes += len(data) if self.in_head else 0
         if self.head_bytes > MAX_HEAD_BYTES:
             self.send_400_response("the request head is too large")
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request: the application cannot, it is not called."""
-        if self.transport.is_closing():
+        """Answer what is no HTTP request: the application cannot, it is not called.
+
+        What else arrives is thrown away for a moment: closing a connection on which data is
+        arriving resets it, and the client would not see the answer.
+        """
+        if self.refused or self.transport.is_closing():
             return
+        self.refused = True
+        self.on_head_received()
         cycle = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
-            # The answer to an earlier request would be cut in two by this one.
-            self.transport.close()
-            return
-        request_id = uuid.uuid4().hex
-        response = problem_response(Problem("bad_request", msg), request_id)
-        body = bytes(response.body)
-        head = (
-            "HTTP/1.1 400 Bad Request\r\n"
-            f"content-type: {MEDIA_TYPE}\r\n"
-            f"content-length: {len(body)}\r\n"
-            f"x-request-id: {request_id}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode("ascii") + body)
-        self.transport.close()
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # the application learns that nothing more will come
+            cycle.message_event.set()
+            if cycle.response_started:  # and would be cut in two by this answer
+                self.transport.close()
+                return
+        self.transport.write(bad_request(msg))
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(REFUSED_S, self.transport.close)
+
+
+def bad_request(detail: str) -> bytes:
+    """The whole HTTP answer to what could not be parsed."""
+    request_id = uuid.uuid4().hex
+    body = bytes(problem_response(Problem("bad_request", detail), request_id).body)
+    head = (
+        "HTTP/1.1 400 Bad Request\r\n"
+        f"content-type: {MEDIA_TYPE}\r\n"
+        f"content-length: {len(body)}\r\n"
+        f"x-request-id: {request_id}\r\n"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
 
 
 class Server(uvicorn.Server):
@@ -127,7 +146,17 @@ def serve(settings: Settings) -> None:
     )
     for name in unknown_variables():
         log.warning("%s is no setting of the service; see dtn serve --help", name)
-    app = create_app(settings)
+    server = make_server(create_app(settings))
+    listener = listen(settings.host, settings.port)
+    log.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
+    server.run(sockets=[listener])
+    if server.service.failure is not None:
+        raise server.service.failure
+
+
+def make_server(app: FastAPI) -> Server:
+    """A server for the application, not yet listening."""
+    service: Service = app.state.service
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -138,14 +167,9 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        timeout_graceful_shutdown=service.settings.shutdown_grace_s,
     )
-    service: Service = app.state.service
-    listener = listen(settings.host, settings.port)
-    log.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])
-    Server(config, service).run(sockets=[listener])
-    if service.failure is not None:
-        raise service.failure
+    return Server(config, service)
 
 
 def listen(host: str, port: int) -> socket.socket:

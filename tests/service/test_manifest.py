@@ -1,0 +1,105 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.manifest import ModelError, read_graph, read_manifest
+
+Make = Callable[..., Path]
+
+
+def test_a_manifest_says_what_model_it_is(make_model: Make) -> None:
+    manifest = read_manifest(make_model())
+    assert manifest.reference == "digits@1"
+    assert set(manifest.graphs) == {"transfer", "distance"}
+
+
+def test_keys_of_a_later_schema_minor_are_ignored(make_model: Make) -> None:
+    assert read_manifest(make_model(authors=["someone"])).name == "digits"
+
+
+GRAPH = {"file": "model.onnx", "sha256": "0" * 64, "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"name": "../digits"}, "name"),
+        ({"name": "other"}, "is of 'other'"),
+        ({"version": "1\r\nX-Header: x"}, "version"),
+        ({"graphs": {}}, "no `transfer`"),
+        ({"graphs": {"transfer": GRAPH | {"sha256": "abc"}}}, "graphs.transfer.sha256"),
+        ({"graphs": {"transfer": GRAPH, "other": GRAPH}}, "graphs.other"),
+        ({"distance_output": None}, "distance_output"),
+        ({"input": {"name": "x", "dtype": "float32", "shape": ["N", 3, 8, 8]}}, "input.dtype"),
+        ({"output": {"name": "y", "dtype": "uint8", "shape": ["N", 8, 8, 2]}}, "output.shape"),
+        ({"metrics": {"accuracy": 0.9}}, "metrics.accuracy"),
+        ({"limits": None}, "limits"),
+    ],
+)
+def test_an_invalid_manifest_is_refused_in_one_line(
+    make_model: Make, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ModelError) as refused:
+        read_manifest(make_model(**changes))
+    assert reason in str(refused.value)
+    assert "manifest.json" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"digits"', "\xff"])
+def test_what_is_no_manifest_is_refused(make_model: Make, content: str) -> None:
+    folder = make_model()
+    (folder / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelError, match="manifest"):
+        read_manifest(folder)
+
+
+def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No such file"):
+        read_manifest(tmp_path)
+
+
+def test_a_graph_of_another_hash_is_refused(make_model: Make) -> None:
+    folder = make_model()
+    graph = read_manifest(folder).graphs["transfer"]
+    content = read_graph(folder, graph)
+    (folder / graph.file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelError, match=f"sha256 is .*, the manifest says {graph.sha256}"):
+        read_graph(folder, graph)
+
+
+def test_a_missing_graph_is_refused(make_model: Make) -> None:
+    folder = make_model()
+    graph = read_manifest(folder).graphs["distance"]
+    (folder / graph.file).unlink()
+    with pytest.raises(ModelError, match=r"distance\.onnx: No such file"):
+        read_graph(folder, graph)
+
+
+def test_a_graph_of_another_size_is_refused(make_model: Make) -> None:
+    folder = make_model()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["graphs"]["transfer"]["bytes"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="bytes, the manifest says"):
+        read_graph(folder, read_manifest(folder).graphs["transfer"])
+
+
+@pytest.mark.parametrize("how", ["../outside.onnx", "absolute", "link"])
+def test_a_graph_outside_the_folder_is_refused(make_model: Make, how: str) -> None:
+    folder = make_model()
+    graph = read_manifest(folder).graphs["transfer"]
+    outside = folder.parent / "outside.onnx"
+    outside.write_bytes((folder / graph.file).read_bytes())
+    if how == "link":
+        (folder / graph.file).unlink()
+        (folder / graph.file).symlink_to(outside)
+        file = graph.file
+    else:
+        file = str(outside) if how == "absolute" else how
+    with pytest.raises(ModelError, match="outside the model folder"):
+        read_graph(folder, graph.model_copy(update={"file": file}))

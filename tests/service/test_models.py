@@ -1,0 +1,195 @@
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from dummy import dummy_graph, noise
+
+from service.manifest import ModelError
+from service.models import Model, Models, load_models
+from service.problems import Problem
+
+Make = Callable[..., Path]
+
+
+@pytest.mark.parametrize("size", [(30, 40), (1, 1), (200, 3)])
+def test_pixels_are_those_of_bare_onnxruntime(models_dir: Path, size: tuple[int, int]) -> None:
+    x = np.stack([noise(*size, seed=seed) for seed in range(3)])
+    bare = ort.InferenceSession(models_dir / "digits" / "distance.onnx")
+    y, f_distance = bare.run(["y", "f_distance"], {"x": x})
+    model = Model(models_dir / "digits")
+    assert np.array_equal(model(x)[0], y)
+    assert model(x)[1] == [None, None, None]
+    assert np.array_equal(model(x, distance=True)[0], y)
+    assert model(x, distance=True)[1] == [float(d) for d in f_distance]
+
+
+def test_a_distance_that_is_no_number_is_none(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(models_dir / "digits")
+    y, d = np.zeros((2, 32, 32, 1), np.uint8), np.array([np.nan, np.inf], np.float32)
+
+    class Session:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [y, d]
+
+    monkeypatch.setitem(model.sessions, "distance", Session())
+    assert model(noise(8, 8)[None], distance=True)[1] == [None, None]
+
+
+def test_a_failing_run_is_the_pictures_fault(
+    models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        Problem, match="digits@1 cannot process a picture of 0 x 7 pixels"
+    ) as raised:
+        Model(models_dir / "digits")(np.zeros((1, 7, 0, 3), np.uint8))
+    assert raised.value.code == "invalid_parameter"
+    assert "failed on a picture of shape (1, 7, 0, 3)" in caplog.text
+
+
+def test_a_card_says_what_is_in_use(models: Models) -> None:
+    digits, plain = models.cards()
+    assert (digits.model, digits.default, plain.default) == ("digits@1", True, False)
+    assert (digits.device, digits.provider) == ("cpu", "CPUExecutionProvider")
+    assert digits.sha256 == digits.graphs["transfer"].sha256
+    assert set(digits.graphs) == {"transfer", "distance"}
+    assert set(plain.graphs) == {"transfer"}
+    assert digits.metrics["transfer_accuracy"]["value"] == 0.5
+
+
+@pytest.mark.parametrize("reference", ["plain", "plain@1"])
+def test_a_model_is_found_by_name_and_version(models: Models, reference: str) -> None:
+    assert models.find(reference).reference == "plain@1"
+    assert models.find(None).reference == "digits@1"
+
+
+@pytest.mark.parametrize("reference", ["", "@", "@1", "digits@", "digits@2", "DIGITS", "../digits"])
+def test_no_other_model_is_found(models: Models, reference: str) -> None:
+    with pytest.raises(Problem, match="there is: digits@1, plain@1") as raised:
+        models.find(reference)
+    assert raised.value.code == "unknown_model"
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in ort.get_available_providers(), reason="CUDA is available"
+)
+def test_cuda_is_refused_where_there_is_none(models_dir: Path) -> None:
+    with pytest.raises(ModelError, match="DTN_DEVICE=cuda: this onnxruntime has no CUDA"):
+        Model(models_dir / "digits", "cuda")
+
+
+def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """An onnxruntime built with CUDA, on a machine without: it falls back in silence."""
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    asked: list[object] = []
+    real = ort.InferenceSession
+
+    def fall_back(content: bytes, options: object, providers: list[object]) -> object:
+        asked.extend(providers)
+        return real(content, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: asked.append("preload"), raising=False)
+    monkeypatch.setattr(ort, "InferenceSession", fall_back)
+    return asked
+
+
+def test_cuda_is_refused_where_it_is_not_really_in_use(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = pretend_cuda(monkeypatch)
+    with pytest.raises(ModelError, match=r"could not start CUDA.* would use CPUExecutionProvider"):
+        Model(models_dir / "digits", "cuda")
+    assert asked[0] == "preload"
+    assert asked[1][0] == "CUDAExecutionProvider"  # type: ignore[index]
+
+
+def test_auto_takes_the_cpu_where_cuda_does_not_work_and_says_so(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = pretend_cuda(monkeypatch)
+    with caplog.at_level("INFO"):
+        models = load_models(models_dir, "digits", "auto", threads=1)
+    assert asked[0] == "preload"
+    assert {card.provider for card in models.cards()} == {"CPUExecutionProvider"}
+    assert "digits@1 runs on cpu (CPUExecutionProvider)" in caplog.text
+
+
+def test_cpu_does_not_touch_cuda(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = pretend_cuda(monkeypatch)
+    assert Model(models_dir / "digits", "cpu").device == "cpu"
+    assert asked == ["CPUExecutionProvider"] * 2
+
+
+def test_sessions_are_set_up_to_share_the_cores(models_dir: Path) -> None:
+    options = Model(models_dir / "digits", threads=3).sessions["transfer"].get_session_options()
+    assert options.intra_op_num_threads == 3
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def graphs(content: bytes) -> dict[str, dict[str, object]]:
+    digest = sha256(content).hexdigest()
+    return {"transfer": {"file": "model.onnx", "sha256": digest, "bytes": len(content)}}
+
+
+def test_a_file_that_is_no_graph_is_refused(make_model: Make) -> None:
+    folder = make_model(graphs=graphs(b"no graph"))
+    (folder / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelError, match=r"model\.onnx: onnxruntime refuses the graph"):
+        Model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input": {"name": "z", "dtype": "uint8", "shape": ["N", "H", "W", 3]}}, "inputs"),
+        ({"output": {"name": "z", "dtype": "uint8", "shape": ["N", 32, 32, 1]}}, "no output"),
+        ({"distance_output": "z"}, "no output"),
+    ],
+)
+def test_a_graph_of_other_inputs_and_outputs_is_refused(
+    make_model: Make, changes: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ModelError, match=reason):
+        Model(make_model(**changes))
+
+
+@pytest.mark.parametrize("fixed", ["N", "H", "W"])
+def test_a_graph_that_takes_one_size_only_is_refused(make_model: Make, fixed: str) -> None:
+    content = dummy_graph(distance=False, fixed=fixed)
+    folder = make_model(graphs=graphs(content))
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="takes one size only"):
+        Model(folder)
+
+
+def test_warm_up_finds_an_output_of_another_shape(make_model: Make) -> None:
+    shape = {"name": "y", "dtype": "uint8", "shape": ["N", 64, 64, 1]}
+    with pytest.raises(ModelError, match=r"warm-up with 32 x 32 .* answers uint8\[1, 32, 32, 1\]"):
+        Model(make_model(output=shape)).warm_up()
+
+
+def test_no_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no models in"):
+        load_models(tmp_path, "digits", "cpu", threads=1)
+    with pytest.raises(ModelError, match=r"no models: .*missing: No such file"):
+        load_models(tmp_path / "missing", "digits", "cpu", threads=1)
+
+
+def test_a_missing_default_is_refused(models_dir: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model 'emoji' in .*there is: digits, plain"):
+        load_models(models_dir, "emoji", "cpu", threads=1)
+
+
+def test_files_and_hidden_folders_beside_models_are_no_models(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models_dir / "digits", tmp_path / "digits")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "README.md").touch()
+    assert list(load_models(tmp_path, "digits", "cpu", threads=1).by_name) == ["digits"]

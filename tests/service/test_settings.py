@@ -1,0 +1,79 @@
+import pytest
+from pydantic import ValidationError
+
+from service.settings import MIB, Settings, describe, unknown_variables
+
+
+def test_defaults_listen_on_the_own_machine_only() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.max_bytes == 20 * MIB
+    assert settings.models.name == "models"
+
+
+def test_variables_set_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTN_PORT", "9000")
+    monkeypatch.setenv("DTN_LOG_LEVEL", "WARNING")
+    monkeypatch.setenv("DTN_API_KEYS", "one, two")
+    settings = Settings()
+    assert (settings.port, settings.log_level) == (9000, "warning")
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+
+
+def test_what_is_given_goes_before_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTN_PORT", "9000")
+    assert Settings(port=9001).port == 9001
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "65536"),
+        ("PORT", "http"),
+        ("DEVICE", "tpu"),
+        ("WORKERS", "0"),
+        ("MAX_PIXELS", "99999999999"),
+        ("DEADLINE_S", "0"),
+        ("DEADLINE_S", "nan"),
+        ("API_KEYS", "one,,two"),
+        ("API_KEYS", " "),
+    ],
+)
+def test_values_out_of_bounds_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"DTN_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_keys_show_up_neither_in_the_settings_nor_in_their_refusal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DTN_API_KEYS", "hush")
+    assert "hush" not in repr(Settings())
+    monkeypatch.setenv("DTN_API_KEYS", "hush,")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert "hush" not in str(refused.value)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in Settings.model_fields.items():
+        variable, meaning = describe(name, field)
+        assert variable.startswith(f"DTN_{name.upper()} ")
+        assert field.description
+        assert "[default: " in meaning
+    assert describe("device", Settings.model_fields["device"])[0] == "DTN_DEVICE auto|cpu|cuda"
+    assert describe("port", Settings.model_fields["port"])[0] == "DTN_PORT integer"
+
+
+def test_mistyped_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTN_API_KEY", "hush")
+    monkeypatch.setenv("DTN_PORT", "9000")
+    assert unknown_variables() == ["DTN_API_KEY"]
