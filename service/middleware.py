@@ -48,7 +48,7 @@ class RequestId:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception:
-            log.exception("request %s: %s %s", request_id, scope["method"], scope["path"])
+            log.exception("request %s: %s %r", request_id, scope["method"], scope["path"])
             if started:
                 raise  # too late for another answer; the server closes the connection
             problem = Problem("internal_error", "an unexpected error; the log tells more")

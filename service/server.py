@@ -67,6 +67,11 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.on_head_received()
+        names = {name for name, _ in self.headers}
+        if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
+            # httptools would drop the body, as if it were the new protocol's first data.
+            self.send_400_response("a request with a body must not ask for an Upgrade")
+            return
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -89,8 +94,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.on_head_received()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True  # the application learns that nothing more will come
-            cycle.message_event.set()
+            cycle.disconnected = True  # what the application may still send goes nowhere
             if cycle.response_started:  # and would be cut in two by this answer
                 self.transport.close()
                 return

@@ -1,7 +1,10 @@
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -127,9 +130,50 @@ def test_cpu_does_not_touch_cuda(models_dir: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_sessions_are_set_up_to_share_the_cores(models_dir: Path) -> None:
-    options = Model(models_dir / "digits", threads=3).sessions["transfer"].get_session_options()
+    session = Model(models_dir / "digits", threads=3).sessions["transfer"]
+    options = session.get_session_options()
     assert options.intra_op_num_threads == 3
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_a_session_never_changes_its_device_while_it_runs(models_dir: Path) -> None:
+    session = Model(models_dir / "digits").sessions["transfer"]
+    assert session._enable_fallback is False
+
+
+class OnGpu:
+    """A session that says it is on the GPU, and notes how many runs there are at once."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.running, self.most = session, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def run(self, names: list[str], feed: dict[str, np.ndarray]) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        time.sleep(0.02)
+        self.running -= 1
+        return self.session.run(names, feed)
+
+
+def test_cuda_in_use_is_told_and_runs_take_turns(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_cuda(monkeypatch)
+    fall_back = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", lambda *a, **k: OnGpu(fall_back(*a, **k)))
+    model = Model(models_dir / "plain", "cuda")
+    card = model.card(default=False)
+    assert (card.device, card.provider) == ("cuda", "CUDAExecutionProvider")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(model, [noise(8, 8)[np.newaxis]] * 4))
+    assert len(answers) == 4
+    assert model.sessions["transfer"].most == 1
 
 
 def graphs(content: bytes) -> dict[str, dict[str, object]]:

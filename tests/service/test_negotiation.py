@@ -23,6 +23,7 @@ JSON = Choice("json", "png")
         ("application/json;q=0.9, */*;q=0.8", JSON),
         ("application/json;q=0.8, */*;q=0.9", PNG),
         ("application/json, image/png", PNG),
+        ("application/json, image/*", PNG),
         ("image/png;q=0.5, application/json", JSON),
         ("application/json;q=0.5, image/png", PNG),
         ("application/json;q=0, */*", PNG),

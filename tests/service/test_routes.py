@@ -1,6 +1,7 @@
 import base64
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def test_pixels_are_those_of_bare_onnxruntime(
     assert response.status_code == 200
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-model"] == f"{model}@1"
+    assert response.headers["vary"] == "Accept"
     assert "x-f-distance" not in response.headers
     assert np.array_equal(pixels(response.content), y[0].squeeze())
 
@@ -344,6 +346,24 @@ def test_one_more_than_the_queue_holds_is_refused_at_once(
             problem(response, "queue_full")
         gated.go.set()
         assert sorted(answer.result().status_code for answer in answers) == [200] * 2 + [429] * 4
+
+
+def test_a_full_queue_refuses_before_the_body_has_come(
+    open_server: OpenServer, gated: Gated, photo: bytes
+) -> None:
+    models = Models({"digits": gated}, "digits")
+    with open_server(models, workers=1, max_queue=0) as client, ThreadPoolExecutor() as pool:
+        first = pool.submit(client.post, "/transfer", content=photo, headers=RAW)
+        assert gated.started.acquire(timeout=10)
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port), timeout=5) as connection:
+            connection.sendall(
+                b"POST /transfer HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+                b"Content-Length: 1000000\r\n\r\n"
+            )
+            assert connection.recv(65536).startswith(b"HTTP/1.1 429 ")
+        gated.go.set()
+        assert first.result().status_code == 200
 
 
 def test_a_late_answer_is_not_waited_for(

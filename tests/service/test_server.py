@@ -129,6 +129,7 @@ def test_a_refused_request_with_a_small_body_keeps_its_connection(client: httpx.
         b"POST /transfer HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST /transfer HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"POST /nowhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        b"PUT / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\nx",
         b"GET / HTTP/1.1\r\nX-Large: " + b"x" * 300_000,
         b"GET /" + b"x" * 300_000,
     ],
@@ -181,6 +182,7 @@ def test_sigterm_turns_readiness_off_then_finishes_what_is_in_flight(
             assert ready.json()["code"] == "draining"
             assert "retry-after" in ready.headers
             # The port is still open: a balancer may not have noticed yet.
+            time.sleep(0.4)
             response = httpx.post(f"{url}/transfer", content=photo, headers=RAW)
             assert response.status_code == 200
             time.sleep(1.2)

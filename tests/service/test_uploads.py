@@ -80,6 +80,12 @@ def test_a_body_without_exactly_one_picture_is_a_bad_request(
     assert raised.value.code == "bad_request"
 
 
+def test_a_malformed_body_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"), pytest.raises(Problem):
+        picture_bytes(b"--XX\r\nsecret name: x\r\n\r\n", FORM)
+    assert not caplog.text
+
+
 def request(headers: dict[str, str], chunks: Iterable[bytes] = (), ends: bool = True) -> Request:
     """A request whose body comes in chunks and then ends, or stalls."""
     messages = iter(chunks)
