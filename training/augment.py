@@ -25,7 +25,7 @@ def _chance(n: int, p: float, generator: torch.Generator) -> Tensor:
 
 
 def _warp(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
-    """Shift, scale, rotate and shear each picture on its own; edges are repeated."""
+    """Shift, scale, rotate, shear and bend each picture on its own; edges are repeated."""
     n = len(x)
     angle = _uniform(n, -how.rotate, how.rotate, generator).view(n) * (math.pi / 180)
     shear = _uniform(n, -how.shear, how.shear, generator).view(n)
@@ -51,6 +51,9 @@ def _warp(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
         1,
     )
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    waves = torch.randn(n, 2, 5, 5, generator=generator, device=x.device)
+    waves = F.interpolate(waves, x.shape[2:], mode="bicubic", align_corners=True)
+    grid = grid + waves.permute(0, 2, 3, 1) * (2 * how.elastic / x.shape[-1])
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
@@ -63,6 +66,14 @@ def _neighbours(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     left = _chance(n, 0.5, generator)
     inside = torch.where(left, columns < strip, columns >= side - strip)
     return torch.where(inside & _chance(n, how.neighbours, generator), other, x)
+
+
+def _thicken(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Strokes a pixel thicker or thinner: the brightest or the darkest of 3x3."""
+    brightest = F.max_pool2d(x, 3, 1, 1)
+    darkest = -F.max_pool2d(-x, 3, 1, 1)
+    which = torch.where(_chance(len(x), 0.5, generator), brightest, darkest)
+    return torch.where(_chance(len(x), how.thicken, generator), which, x)
 
 
 def _blur(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
@@ -109,6 +120,7 @@ def augment(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     """
     x = _neighbours(x, how, generator)
     x = _warp(x, how, generator)
+    x = _thicken(x, how, generator)
     x = _blur(x, how, generator)
     x = _colors(x, how, generator)
     x = _cutout(x, how, generator)
