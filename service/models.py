@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +75,8 @@ class Model:
         A distance that is no finite number is None: JSON could not carry it. Raises Problem
         invalid_parameter where the graphs cannot process pictures of this size.
         """
-        manifest = self.manifest
-        names = [manifest.output.name]
-        if distance:
-            names.append(str(manifest.distance_output))
-        session = self.sessions["distance" if distance else "transfer"]
         try:
-            with self.turn:
-                y, *rest = session.run(names, {manifest.input.name: x})
+            return self.run(x, distance)
         except Exception as error:
             # onnxruntime's exceptions share no base class. What they have in common is that
             # warm-up went well, so that it is this picture's size which is out of the ordinary.
@@ -92,9 +86,17 @@ class Model:
                 "invalid_parameter",
                 f"{self.reference} cannot process a picture of {width} x {height} pixels",
             ) from error
-        if not distance:
-            return y, [None] * len(y)
-        return y, [float(d) if math.isfinite(d) else None for d in rest[0]]
+
+    def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
+        """What __call__ answers. Raises whatever onnxruntime raises."""
+        feed = {self.manifest.input.name: x}
+        with self.turn:
+            if not distance:
+                (y,) = self.sessions["transfer"].run([self.manifest.output.name], feed)
+                return y, [None] * len(y)
+            names = [self.manifest.output.name, self.manifest.distance_output]
+            y, f_distance = self.sessions["distance"].run(names, feed)
+        return y, [float(d) if math.isfinite(d) else None for d in f_distance]
 
     def warm_up(self) -> None:
         """Run every graph on small pictures, so that the first request finds all allocated.
@@ -106,11 +108,10 @@ class Model:
                 x = np.full((1, height, width, 3), 127, np.uint8)
                 where = f"{self.reference}: warm-up with {width} x {height} pixels"
                 try:
-                    y, f_distance = self(x, distance)
-                except Problem as error:
-                    raise ModelError(f"{where}: {error.__cause__}") from error
-                expected = output_shape(self.manifest.output, y.shape)
-                if y.dtype != np.uint8 or y.shape != expected:
+                    y, f_distance = self.run(x, distance)
+                except Exception as error:  # as in __call__
+                    raise ModelError(f"{where}: {first_line(error)}") from error
+                if y.dtype != np.uint8 or y.shape != output_shape(self.manifest.output, y.shape):
                     raise ModelError(f"{where}: answers {y.dtype}{list(y.shape)}")
                 if distance and (len(f_distance) != 1 or f_distance[0] is None):
                     raise ModelError(f"{where}: the distance is {f_distance}")
@@ -150,7 +151,7 @@ class Models:
             raise Problem("unknown_model", f"no such model; there is: {served}")
         return model
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Model]:
         return iter(self.by_name.values())
 
     def cards(self) -> list[ModelCard]:
@@ -184,18 +185,46 @@ def model_folders(directory: Path) -> list[Path]:
 def open_session(content: bytes, device: Device, threads: int) -> Any:
     """An onnxruntime session of a graph, on the device asked for.
 
-    onnxruntime falls back to the CPU without an error; so what counts is what the session says
-    of itself. Raises ModelError where `cuda` is not really in use, or the graph is invalid.
+    Raises ModelError where `cuda` is asked for and does not work, or the graph is invalid.
     """
-    if device == "cuda" and CUDA not in ort.get_available_providers():
-        raise ModelError(
-            f"DTN_DEVICE=cuda: this onnxruntime has no {CUDA} "
-            f'(it has {", ".join(ort.get_available_providers())}); pip install "dtn[gpu]"'
-        )
-    wants_cuda = device != "cpu" and CUDA in ort.get_available_providers()
-    if wants_cuda and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
+    if device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers()):
+        try:
+            return open_on_cuda(content, threads)
+        except ModelError as error:
+            if device == "cuda":
+                raise ModelError(f"DTN_DEVICE=cuda: {error}") from error
+            log.warning("CUDA is not used: %s", error)
+    return open_with(content, threads, [CPU])
 
+
+def open_on_cuda(content: bytes, threads: int) -> Any:
+    """A session that has proved to run on CUDA. Raises ModelError with the reason otherwise.
+
+    onnxruntime falls back to the CPU without an error; what counts is what the session says of
+    itself, and that it can run at all.
+    """
+    available = ort.get_available_providers()
+    if CUDA not in available:
+        raise ModelError(
+            f'this onnxruntime has no {CUDA}, only {", ".join(available)}; pip install "dtn[gpu]"'
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
+    session = open_with(content, threads, [(CUDA, CUDA_OPTIONS), CPU])
+    if session.get_providers()[0] != CUDA:
+        raise ModelError(
+            f"onnxruntime could not start {CUDA} and would use {session.get_providers()[0]}; "
+            "its log says why, usually a missing driver, CUDA or cuDNN library"
+        )
+    try:
+        session.run(None, {session.get_inputs()[0].name: np.zeros((1, 32, 32, 3), np.uint8)})
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ModelError(f"a first run failed: {first_line(error)}") from error
+    return session
+
+
+def open_with(content: bytes, threads: int, providers: list[Any]) -> Any:
+    """A session with these providers, as far as onnxruntime can start them."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -204,18 +233,11 @@ def open_session(content: bytes, device: Device, threads: int) -> Any:
     # The arena never gives memory back: one huge picture would be paid for until the end.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    providers: list[Any] = [(CUDA, CUDA_OPTIONS)] if wants_cuda else []
     try:
-        session = ort.InferenceSession(content, options, providers=[*providers, CPU])
+        session = ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise ModelError(f"onnxruntime refuses the graph: {first_line(error)}") from error
     session.disable_fallback()  # else a failing run would silently move to the CPU
-    if device == "cuda" and CUDA not in session.get_providers():
-        raise ModelError(
-            f"DTN_DEVICE=cuda: onnxruntime could not start {CUDA} and would use "
-            f"{', '.join(session.get_providers())}; its log says why "
-            "(usually a missing driver, CUDA or cuDNN library)"
-        )
     return session
 
 

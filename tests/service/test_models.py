@@ -86,6 +86,26 @@ def test_cuda_is_refused_where_there_is_none(models_dir: Path) -> None:
         Model(models_dir / "digits", "cuda")
 
 
+class OnGpu:
+    """A session that says it is on the GPU, and notes how many runs there are at once."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.running, self.most = session, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def run(self, names: list[str] | None, feed: dict[str, np.ndarray]) -> Any:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        time.sleep(0.02)
+        self.running -= 1
+        return self.session.run(names, feed)
+
+
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """An onnxruntime built with CUDA, on a machine without: it falls back in silence."""
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -121,6 +141,28 @@ def test_auto_takes_the_cpu_where_cuda_does_not_work_and_says_so(
     assert asked[0] == "preload"
     assert {card.provider for card in models.cards()} == {"CPUExecutionProvider"}
     assert "digits@1 runs on cpu (CPUExecutionProvider)" in caplog.text
+    assert "CUDA is not used: onnxruntime could not start CUDAExecutionProvider" in caplog.text
+
+
+def test_auto_takes_the_cpu_where_a_first_run_on_cuda_fails(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretend_cuda(monkeypatch)
+    fall_back = ort.InferenceSession
+
+    class Broken(OnGpu):
+        def run(self, names: list[str] | None, feed: dict[str, np.ndarray]) -> Any:
+            raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED\nmore")
+
+    def session(content: bytes, options: object, providers: list[object]) -> object:
+        real = fall_back(content, options, providers)
+        return real if providers == ["CPUExecutionProvider"] else Broken(real)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    assert Model(models_dir / "plain", "auto").device == "cpu"
+    assert "CUDA is not used: a first run failed: CUDNN_STATUS_NOT_INITIALIZED" in caplog.text
+    with pytest.raises(ModelError, match="DTN_DEVICE=cuda: a first run failed: CUDNN"):
+        Model(models_dir / "plain", "cuda")
 
 
 def test_cpu_does_not_touch_cuda(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,26 +181,6 @@ def test_sessions_are_set_up_to_share_the_cores(models_dir: Path) -> None:
 def test_a_session_never_changes_its_device_while_it_runs(models_dir: Path) -> None:
     session = Model(models_dir / "digits").sessions["transfer"]
     assert session._enable_fallback is False
-
-
-class OnGpu:
-    """A session that says it is on the GPU, and notes how many runs there are at once."""
-
-    def __init__(self, session: Any) -> None:
-        self.session, self.running, self.most = session, 0, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def get_providers(self) -> list[str]:
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def run(self, names: list[str], feed: dict[str, np.ndarray]) -> Any:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        time.sleep(0.02)
-        self.running -= 1
-        return self.session.run(names, feed)
 
 
 def test_cuda_in_use_is_told_and_runs_take_turns(
@@ -216,6 +238,19 @@ def test_warm_up_finds_an_output_of_another_shape(make_model: Make) -> None:
     shape = {"name": "y", "dtype": "uint8", "shape": ["N", 64, 64, 1]}
     with pytest.raises(ModelError, match=r"warm-up with 32 x 32 .* answers uint8\[1, 32, 32, 1\]"):
         Model(make_model(output=shape)).warm_up()
+
+
+def test_warm_up_finds_a_graph_that_fails(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(models_dir / "digits")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory\nmore")
+
+    monkeypatch.setattr(model, "run", fail)
+    with pytest.raises(ModelError, match=r"digits@1: warm-up with 32 x 32 pixels: out of memory$"):
+        model.warm_up()
 
 
 def test_no_models_are_refused(tmp_path: Path) -> None:

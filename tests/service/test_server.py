@@ -74,7 +74,7 @@ def test_memory_stays_flat_while_an_upload_is_far_too_large(
     assert response.json()["code"] == "too_large"
     assert response.headers["connection"] == "close"
     # Chunks are kept until they exceed the limit of 20 MiB; a length is refused at once.
-    allowed = 24 * MIB if chunked else 4 * MIB
+    allowed = 24 * MIB if chunked else 8 * MIB
     assert max(peak, after) - before < allowed
 
 
@@ -163,10 +163,20 @@ def test_a_connection_serves_many_requests_and_tells_no_server(client: httpx.Cli
     assert b"server:" not in answers.lower()
 
 
+def accepts(address: httpx.URL) -> bool:
+    """Whether the server still takes connections."""
+    try:
+        socket.create_connection((address.host, address.port or 0)).close()
+    except ConnectionRefusedError:
+        return False
+    time.sleep(0.05)
+    return True
+
+
 def test_sigterm_turns_readiness_off_then_finishes_what_is_in_flight(
     models_dir: Path, photo: bytes
 ) -> None:
-    with dtn_serve(models_dir, drain_delay_s=1.0) as (process, url):
+    with dtn_serve(models_dir, drain_delay_s=2.0) as (process, url):
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port or 0)) as connection:
             connection.sendall(
@@ -185,9 +195,9 @@ def test_sigterm_turns_readiness_off_then_finishes_what_is_in_flight(
             time.sleep(0.4)
             response = httpx.post(f"{url}/transfer", content=photo, headers=RAW)
             assert response.status_code == 200
-            time.sleep(1.2)
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(url)
+            deadline = time.monotonic() + 10
+            while accepts(address):
+                assert time.monotonic() < deadline
             connection.sendall(photo[-1:])
             assert read_all(connection).startswith(b"HTTP/1.1 200 ")
         assert process.wait(timeout=10) == 0
