@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from dummy import encoded, noise, write_model
 from PIL import Image
 
 from service.app import create_app
 from service.models import Models, load_models
 from service.server import listen, make_server
 from service.settings import Settings
+from tests.service.dummy import encoded, noise, write_model
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from dummy import SIDE
 from PIL import Image
 
 import service
 from service import cli
 from service.models import Model
 from service.settings import Settings
+from tests.service.dummy import SIDE
 
 Dtn = Callable[..., Result]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from dummy import dummy_graph, noise
 
 from service.manifest import ModelError
 from service.models import Model, Models, load_models
 from service.problems import Problem
+from tests.service.dummy import dummy_graph, noise
 
 Make = Callable[..., Path]
 

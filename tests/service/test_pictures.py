@@ -4,12 +4,12 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from dummy import encoded, noise, png
 from PIL import Image
 
 from service.pictures import MEDIA_TYPES, decode, eight_bits, encode
 from service.problems import Problem
 from service.schemas import PictureFormat
+from tests.service.dummy import encoded, noise, png
 
 LIMIT = 50_000_000
 COLOURS = np.array([[[250, 10, 20], [30, 240, 40], [50, 60, 230], [0, 0, 0]]], np.uint8).repeat(

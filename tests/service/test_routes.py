@@ -15,12 +15,12 @@ import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
-from dummy import SIDE, encoded, noise, png
 from PIL import Image
 
 from service.models import Model, Models
 from service.problems import STATUS
 from service.settings import MIB
+from tests.service.dummy import SIDE, encoded, noise, png
 
 OpenServer = Callable[..., AbstractContextManager[httpx.Client]]
 RAW = {"content-type": "image/png"}

@@ -3,13 +3,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from dummy import SIDE
 from PIL import Image
 
 from service.models import Models
 from service.pictures import Pixels
 from service.problems import Problem
 from service.transfer import transfer
+from tests.service.dummy import SIDE
 
 
 def test_a_picture_goes_all_the_way(models: Models, photo: bytes) -> None:
