@@ -9,13 +9,13 @@ from typing import Any, Literal
 class Augment:
     """How far `augment.augment` may go with a labelled picture."""
 
-    rotate: float = 15.0  # degrees either way
-    shear: float = 0.3
+    rotate: float = 12.0  # degrees either way
+    shear: float = 0.2
     scale: float = 1.25  # zoom between 1 / scale and scale
     stretch: float = 0.15  # log of the change of width to height
     shift: float = 3.0  # pixels either way
-    elastic: float = 1.0  # pixels, standard deviation of a smooth bend
-    thicken: float = 0.25  # chance of thicker or thinner strokes
+    elastic: float = 0.4  # pixels, standard deviation of a smooth bend
+    thicken: float = 0.1  # chance of thicker or thinner strokes
     neighbours: float = 0.3  # chance of a neighbouring digit at a side
     neighbour_width: float = 8.0  # pixels at most
     blur: float = 1.0  # share of the blurred picture at most
@@ -76,12 +76,10 @@ class DTNConfig:
     bf16: bool = True  # autocast
 
 
-F_DIGITS = ClassifierConfig(steps=8000, real=64, meter=16, rendered=48, augment=Augment())
+F_DIGITS = ClassifierConfig(steps=6000, real=64, meter=16, rendered=48, augment=Augment())
 JUDGE = ClassifierConfig(
     steps=2500,
-    augment=Augment(
-        elastic=0.5, thicken=0, neighbours=0, invert=0, tint=0, brightness=0.1, cutout=0.2
-    ),
+    augment=Augment(thicken=0, neighbours=0, invert=0, tint=0, brightness=0.1, cutout=0.2),
 )
 
 PRESETS: dict[str, DTNConfig] = {

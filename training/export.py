@@ -60,14 +60,20 @@ class TransferGraph(nn.Module):
         frozen(self)
 
     def read(self, x: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] to [-1, 1], [N, 3, 32, 32]: its edge repeated to a square, shrunk."""
-        height, width = x.shape[1], x.shape[2]
-        side = torch.sym_max(height, width)  # type: ignore[no-untyped-call]
-        rows = (torch.arange(side) - (side - height) // 2).clamp(0, height - 1)
-        columns = (torch.arange(side) - (side - width) // 2).clamp(0, width - 1)
-        x = x.index_select(1, rows).index_select(2, columns).permute(0, 3, 1, 2)
-        x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
-        return x.float() / 127.5 - 1
+        """uint8 [N, H, W, 3] to [-1, 1], [N, 3, 32, 32]: shrunk to fit, edges repeated.
+
+        Shrunk before it is made square: a picture of 1 x 60,000 must not become 60,000 squared.
+        """
+        sides = x.shape[1], x.shape[2]
+        longer = torch.sym_max(*sides)  # type: ignore[no-untyped-call]
+        height, width = (
+            torch.sym_max(1, (SIDE * side + longer // 2) // longer)  # type: ignore[no-untyped-call]
+            for side in sides
+        )
+        x = F.interpolate(x.permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
+        rows = (torch.arange(SIDE) - (SIDE - height) // 2).clamp(0, height - 1)
+        columns = (torch.arange(SIDE) - (SIDE - width) // 2).clamp(0, width - 1)
+        return x.index_select(2, rows).index_select(3, columns).float() / 127.5 - 1
 
     def forward(self, x: Tensor) -> Tensor:
         """y = G(x): uint8 [N, H, W, 3] to uint8 [N, 32, 32, 1]."""
