@@ -122,7 +122,9 @@ def test_figures_are_the_manifest_s() -> None:
     manifest = json.loads((ROOT / "models/digits/manifest.json").read_text())
     for name in ("transfer_accuracy", "f_accuracy", "f_accuracy_on_t", "judge_accuracy"):
         metric = manifest["metrics"][name]
-        assert f"| {100 * metric['value']:.2f} % | `{metric['split']}` ({metric['n']:,}) |" in README
+        assert (
+            f"| {100 * metric['value']:.2f} % | `{metric['split']}` ({metric['n']:,}) |" in README
+        )
 
 
 def test_training_commands_exist() -> None:

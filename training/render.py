@@ -15,7 +15,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
+from training.strokes import pen_digit
+
 SIDE = 32  # of a finished crop, pixels
+PEN = 0.4  # share of digits drawn with a pen, the others are printed
 CANVAS = 4 * SIDE  # the scene is drawn large, then warped and shrunk
 Color = tuple[int, int, int]
 
@@ -106,6 +109,33 @@ def house_number(digit: int, fonts: list[Path], seed: int) -> npt.NDArray[np.uin
     noise = np.random.default_rng(seed)
     fore, back = _colors(rng)
     image = _background(back, rng, noise)
+    if rng.random() < PEN:
+        _write(image, digit, fore, rng)
+    else:
+        _print(image, digit, fore, back, fonts, rng)
+    image = _warp(image, rng)
+    if rng.random() < 0.7:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 7)))
+    small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(small, np.uint8)
+
+
+def _write(image: Image.Image, digit: int, color: Color, rng: Random) -> None:
+    """Draw `digit` with a round pen."""
+    draw = ImageDraw.Draw(image)
+    pen = rng.uniform(6, 22)
+    size = rng.uniform(0.7, 1.0) * CANVAS
+    for stroke in pen_digit(digit, rng):
+        points = (stroke - 0.5) * size + CANVAS / 2
+        draw.line([tuple(point) for point in points], color, round(pen), joint="curve")
+        for x, y in (points[0], points[-1]):
+            draw.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), color)
+
+
+def _print(
+    image: Image.Image, digit: int, fore: Color, back: Color, fonts: list[Path], rng: Random
+) -> None:
+    """Set `digit` in a font, often between neighbours, sometimes with a shadow."""
     draw = ImageDraw.Draw(image)
     font = _font(rng.choice(fonts), rng.randrange(96, 176, 8))
     bold = rng.choice((0, 0, 0, 1, 2, 4))
@@ -132,11 +162,6 @@ def house_number(digit: int, fonts: list[Path], seed: int) -> npt.NDArray[np.uin
         if shadow:
             draw.text((x + dx, top + dy), text, shade, font=font, stroke_width=bold)
         draw.text((x, top), text, fore, font=font, stroke_width=bold)
-    image = _warp(image, rng)
-    if rng.random() < 0.7:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 7)))
-    small = image.resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, np.uint8)
 
 
 def house_numbers(
