@@ -88,7 +88,7 @@ def shell(command: str, folder: Path) -> str:
 @pytest.mark.slow
 def test_commands_do_what_the_readme_says(server: str, copy: Path) -> None:
     commands, as_file, as_webp, as_json, without_server = blocks("bash")
-    assert commands.startswith("make serve ") and "\nmake test " in commands  # noqa: PT018
+    assert commands.startswith("make serve ") and "\nmake test " in commands
     shell(as_file.replace("http://127.0.0.1:8000", server), copy)
     picture = Image.open(copy / "digit.png")
     assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (32, 32))

@@ -253,7 +253,7 @@ def test_a_compressed_body_is_refused(client: httpx.Client, photo: bytes) -> Non
 
 
 def test_no_random_input_is_an_internal_error(client: httpx.Client, photo: bytes) -> None:
-    rng = random.Random(0)  # noqa: S311 - not for secrets
+    rng = random.Random(0)
     form = b'--XX\r\nContent-Disposition: form-data; name="file"\r\n\r\n%s\r\n--XX--\r\n' % photo
     seeds = [
         *(

@@ -24,8 +24,8 @@ def test_augment_repeats_itself_for_a_seed() -> None:
 
 def test_augment_that_may_do_nothing_does_nothing() -> None:
     still = Augment(
-        rotate=0, shear=0, scale=1, stretch=0, shift=0, elastic=0, thicken=0, neighbours=0, blur=0, invert=0,
-        color=1, contrast=1, tint=0, brightness=0, cutout=0, noise=0,
+        rotate=0, shear=0, scale=1, stretch=0, shift=0, elastic=0, thicken=0, neighbours=0, blur=0,
+        invert=0, color=1, contrast=1, tint=0, brightness=0, cutout=0, noise=0,
     )  # fmt: skip
     x = (torch.rand(4, 1, 32, 32, generator=random()) * 2 - 1).expand(4, 3, 32, 32)
     torch.testing.assert_close(augment(x, still, random()), x, atol=1e-5, rtol=0)
