@@ -108,7 +108,7 @@ def train_classifier(
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             progress.set_postfix(loss=f"{loss.item():.3f}")
             rate = progress.format_dict["rate"]
-            run.log(network=name, step=step + 1, loss=loss.item(), steps_per_second=rate)
+            run.log(name, step + 1, loss=loss.item(), steps_per_second=rate)
             state = {"step": step + 1, "average": average.state_dict()}
             if step + 1 < config.steps:
                 state |= {

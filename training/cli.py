@@ -94,11 +94,15 @@ def data(data: Path, files: tuple[str, ...]) -> None:
     type=click.IntRange(0),
     help="Keep this many labelled pictures to choose by, and leave svhn_test alone.",
 )
+@click.option("--tensorboard", is_flag=True, help="Draw the log in TensorBoard, too.")
 @device_option
 @one_line_errors
-def train(name: str, data: Path, out: Path | None, device: str, **changes: Any) -> None:
+def train(
+    name: str, data: Path, out: Path | None, tensorboard: bool, device: str, **changes: Any
+) -> None:
     """Train f, the judge, g and D of PRESET; go on where an earlier start stopped."""
-    run = Run(out or Path("runs") / name, name, preset(name, **changes), _device(device))
+    config = preset(name, **changes)
+    run = Run(out or Path("runs") / name, name, config, _device(device), tensorboard)
     metrics = write_metrics(run, train_run(run, data))
     click.echo(json.dumps(metrics, indent=2))
 

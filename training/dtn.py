@@ -194,7 +194,7 @@ def _loop(run: Run, dtn: DTN, digits: Digits, preview: Tensor, start: int) -> No
         if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
             values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
             rate = progress.format_dict["rate"]
-            run.log(network="dtn", step=step + 1, steps_per_second=rate, **values)
+            run.log("dtn", step + 1, steps_per_second=rate, **values)
             progress.set_postfix(values)
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             run.save("dtn.pt", dtn.state(step + 1))

@@ -1,6 +1,7 @@
 """A run's folder: its resolved configuration, its log, its checkpoints; all resumable."""
 
 import dataclasses
+import importlib
 import json
 import time
 from contextlib import AbstractContextManager
@@ -20,7 +21,14 @@ class Run:
     where the folder holds a run of another configuration.
     """
 
-    def __init__(self, folder: Path, name: str, config: DTNConfig, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        config: DTNConfig,
+        device: str = "cpu",
+        tensorboard: bool = False,
+    ) -> None:
         self.folder = folder
         self.name = name
         self.config = config
@@ -31,12 +39,16 @@ class Run:
         if path.exists() and json.loads(path.read_text()) != resolved:
             raise ValueError(f"{folder} holds a run of another configuration: use another --out")
         path.write_text(json.dumps(resolved, indent=2) + "\n")
+        self.board = summary_writer(folder) if tensorboard else None
 
-    def log(self, **values: Any) -> None:
-        """Append one JSON line, with the time."""
-        line = {"time": round(time.time(), 1), **values}
+    def log(self, network: str, step: int, **values: float) -> None:
+        """Append one JSON line, with the time; draw it in TensorBoard where that is wanted."""
+        line = {"time": round(time.time(), 1), "network": network, "step": step, **values}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(f"{network}/{name}", value, step)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write `name` whole or not at all."""
@@ -55,6 +67,15 @@ class Run:
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for convolutions where the configuration says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+
+def summary_writer(folder: Path) -> Any:
+    """TensorBoard's writer. Raises ValueError where the package is not installed."""
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise ValueError("--tensorboard needs a package: pip install tensorboard") from error
+    return module.SummaryWriter(folder / "tensorboard")
 
 
 def open_run(folder: Path, device: str) -> Run:

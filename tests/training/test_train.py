@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,30 @@ def test_a_folder_belongs_to_one_configuration(config: DTNConfig, tmp_path: Path
     Run(tmp_path, "digits_smoke", config)
     with pytest.raises(ValueError, match="another configuration"):
         Run(tmp_path, "digits_smoke", preset("digits_smoke"))
+
+
+def test_tensorboard_gets_what_the_log_gets(
+    config: DTNConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    class Board:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            drawn.append((name, value, step))
+
+    monkeypatch.setattr("training.run.summary_writer", lambda folder: Board())
+    run = Run(tmp_path, "digits_smoke", config, tensorboard=True)
+    run.log("dtn", 100, tid=0.5)
+    assert drawn == [("dtn/tid", 0.5, 100)]
+    assert json.loads((tmp_path / "log.jsonl").read_text())["tid"] == 0.5
+
+
+def test_tensorboard_that_is_not_there_is_named(
+    config: DTNConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        Run(tmp_path, "digits_smoke", config, tensorboard=True)
 
 
 def test_config_json_gives_the_configuration_back(config: DTNConfig, tmp_path: Path) -> None:
