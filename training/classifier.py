@@ -33,7 +33,7 @@ def f_sources(digits: Digits, config: ClassifierConfig, seed: int) -> list[Sourc
     if config.meter and digits.meter is not None:
         sources.append(Source(digits.meter, config.meter))
     if config.rendered:
-        drawn = house_numbers(config.rendered_pictures, seed)
+        drawn = house_numbers(config.rendered_pictures, seed, config.pen)
         sources.append(
             Source(to_split("rendered", drawn, digits.svhn_train.images.device), config.rendered)
         )

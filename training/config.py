@@ -38,6 +38,7 @@ class ClassifierConfig:
     meter: int = 0  # from photographed meter digits
     rendered: int = 0  # from rendered house numbers
     rendered_pictures: int = 40_000  # how many different ones
+    pen: float = 0.0  # share of the rendered drawn with a pen: better on t, worse for the DTN
     lr: float = 3e-3
     warmup: int = 300  # steps
     weight_decay: float = 0.05
@@ -72,24 +73,32 @@ class DTNConfig:
     spectral_norm: bool = False  # in place of batch normalisation in D
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
     s_views: int = 0  # augmented copies of s beside s itself
+    balance: bool = False  # draw s so that f reads every class in it equally often
     lr_decay: bool = False  # cosine to zero
     bf16: bool = True  # autocast
 
 
-F_DIGITS = ClassifierConfig(steps=6000, real=64, meter=16, rendered=48, augment=Augment())
+F_DIGITS = ClassifierConfig(steps=4500, real=64, meter=16, rendered=48, augment=Augment())
 JUDGE = ClassifierConfig(
     steps=2500,
     augment=Augment(thicken=0, neighbours=0, invert=0, tint=0, brightness=0.1, cutout=0.2),
 )
 
+VIEWS = Augment(neighbours=0, cutout=0)  # of s inside the DTN
+
 PRESETS: dict[str, DTNConfig] = {
     "digits": DTNConfig(
         f=F_DIGITS,
         judge=JUDGE,
-        steps=6000,
+        steps=1500,
+        batch=64,
+        lr=5e-4,
         ema=0.999,
+        r1=1.0,
+        r1_every=4,
         diff_augment=True,
         s_views=4,
+        balance=True,
         lr_decay=True,
     ),
     # Nothing the paper does not have: f learns from the real pictures as they are.
@@ -112,6 +121,7 @@ PRESETS: dict[str, DTNConfig] = {
         r1=1.0,
         diff_augment=True,
         s_views=1,
+        balance=True,
     ),
 }
 

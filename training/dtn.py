@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.augment import augment, diff_augment
-from training.config import Augment, DTNConfig
+from training.config import VIEWS, DTNConfig
 from training.data import Digits
 from training.figures import save_grid
 from training.losses import const_loss, d_loss, gang_loss, tid_loss, tv_loss
@@ -48,12 +48,25 @@ def view_features(f: DigitNet, images: Tensor, views: int, seed: int) -> Tensor:
     """
     random = torch.Generator(images.device).manual_seed(seed)
     parts = [features(f, images)]
-    how = Augment(neighbours=0, cutout=0)
     for _ in range(views):
         parts += [
-            f.features(augment(to_unit(chunk), how, random)) for chunk in torch.split(images, 500)
+            f.features(augment(to_unit(chunk), VIEWS, random)) for chunk in torch.split(images, 500)
         ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def evenly(f: DigitNet, features: Tensor, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Indices [batch] for ever, drawn so that each class comes equally often, as f reads it.
+
+    S and T need not hold their classes in the same shares: one SVHN digit in five is a 1, one
+    MNIST digit in nine. D would notice, and g would draw the surplus of 1s as something else.
+    No label is used: the classes are what f says of s.
+    """
+    reading = f.head(features).argmax(1)
+    weights = 1 / reading.bincount(minlength=10).clamp(min=1)[reading].float()
+    while True:
+        yield torch.multinomial(weights, batch, replacement=True, generator=random)
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -184,6 +197,8 @@ def _loop(run: Run, dtn: DTN, digits: Digits, preview: Tensor, start: int) -> No
     # The order of pictures has a generator of its own and is replayed up to `start`.
     order = torch.Generator(run.device).manual_seed(config.seed)
     s_order, t_order = (epochs(len(x), config.batch, order) for x in (fs, ft))
+    if config.balance:
+        s_order = evenly(f, fs, config.batch, order)
     progress = tqdm(range(config.steps), "dtn")
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from training.strokes import pen_digit
 
 SIDE = 32  # of a finished crop, pixels
-PEN = 0.4  # share of digits drawn with a pen, the others are printed
 CANVAS = 4 * SIDE  # the scene is drawn large, then warped and shrunk
 Color = tuple[int, int, int]
 
@@ -103,13 +102,18 @@ def _warp(image: Image.Image, rng: Random) -> Image.Image:
     )
 
 
-def house_number(digit: int, fonts: list[Path], seed: int) -> npt.NDArray[np.uint8]:
-    """One crop with `digit` (0 to 9) in the middle: uint8 [32, 32, 3], the same for a seed."""
+def house_number(
+    digit: int, fonts: list[Path], seed: int, pen: float = 0.0
+) -> npt.NDArray[np.uint8]:
+    """One crop with `digit` (0 to 9) in the middle: uint8 [32, 32, 3], the same for a seed.
+
+    With probability `pen` it is drawn with a pen, else printed in one of `fonts`.
+    """
     rng = Random(seed)  # noqa: S311
     noise = np.random.default_rng(seed)
     fore, back = _colors(rng)
     image = _background(back, rng, noise)
-    if rng.random() < PEN:
+    if rng.random() < pen:
         _write(image, digit, fore, rng)
     else:
         _print(image, digit, fore, back, fonts, rng)
@@ -165,12 +169,15 @@ def _print(
 
 
 def house_numbers(
-    n: int, seed: int = 0, fonts: list[Path] | None = None
+    n: int, seed: int = 0, pen: float = 0.0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """`n` rendered crops and their labels: uint8 [n, 32, 32, 3] and uint8 [n]."""
-    fonts = fonts or font_files()
+    """`n` rendered crops, a share `pen` of them handwritten, and their labels.
+
+    uint8 [n, 32, 32, 3] and uint8 [n].
+    """
+    fonts = font_files()
     labels = np.arange(n, dtype=np.uint8) % 10
     pictures = np.empty((n, SIDE, SIDE, 3), np.uint8)
     for i in tqdm(range(n), desc="rendering house numbers", unit="picture", leave=False):
-        pictures[i] = house_number(int(labels[i]), fonts, seed * 10_000_019 + i)
+        pictures[i] = house_number(int(labels[i]), fonts, seed * 10_000_019 + i, pen)
     return pictures, labels

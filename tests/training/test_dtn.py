@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import DTNConfig
 from training.data import Digits
-from training.dtn import DTN, epochs, features, train_dtn, transfer, view_features
+from training.dtn import DTN, epochs, evenly, features, train_dtn, transfer, view_features
 from training.losses import const_loss
 from training.networks import DigitNet, frozen, to_unit
 from training.run import Run
@@ -186,6 +186,17 @@ def test_an_epoch_shows_every_picture_once() -> None:
     for _ in range(3):
         seen = torch.cat([next(order), next(order)])
         assert sorted(seen.tolist()) == list(range(10))
+
+
+def test_s_is_drawn_evenly_as_f_reads_it(f: DigitNet, digits: Digits) -> None:
+    fs = features(f, digits.svhn_train.images)
+    reading = f.head(fs).argmax(1)
+    counts = reading.bincount(minlength=10)
+    assert counts.max() > 2 * counts[counts > 0].min()  # else there would be nothing to even out
+    order = evenly(f, fs, 500, torch.Generator().manual_seed(0))
+    drawn = reading[torch.cat([next(order) for _ in range(10)])].bincount(minlength=10)
+    expected = 5000 / int((counts > 0).sum())
+    assert drawn[counts > 0].float().sub(expected).abs().max() < 0.2 * expected
 
 
 def test_views_begin_with_the_pictures_themselves(f: DigitNet, digits: Digits) -> None:

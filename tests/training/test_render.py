@@ -20,6 +20,13 @@ def test_a_different_digit_is_a_different_picture() -> None:
     assert not np.array_equal(house_number(1, fonts, seed=5), house_number(8, fonts, seed=5))
 
 
+def test_a_pen_draws_another_picture() -> None:
+    fonts = font_files()
+    pen = house_number(7, fonts, seed=5, pen=1.0)
+    assert not np.array_equal(pen, house_number(7, fonts, seed=5))
+    assert np.array_equal(pen, house_number(7, fonts, seed=5, pen=1.0))
+
+
 def test_every_digit_comes_equally_often() -> None:
     pictures, labels = house_numbers(40)
     assert pictures.shape == (40, 32, 32, 3)

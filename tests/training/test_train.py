@@ -103,6 +103,6 @@ def test_digits_paper_has_nothing_beyond_the_paper() -> None:
     paper = PRESETS["digits_paper"]
     assert (paper.alpha, paper.beta, paper.gamma, paper.d) == (15, 15, 0, "mse")
     extras = (paper.ema, paper.r1, paper.spectral_norm, paper.diff_augment, paper.s_views)
-    assert not any((*extras, paper.lr_decay))
+    assert not any((*extras, paper.balance, paper.lr_decay))
     f = paper.f
     assert (f.augment, f.meter, f.rendered, f.ema, f.standardise) == (None, 0, 0, 0, False)
