@@ -5,6 +5,7 @@ size go in, uint8 pictures [N, 32, 32, 1] come out, and the batch size is free. 
 has nothing but an ONNX runtime gets the same pixels as the service.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -41,7 +42,7 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
             transpose = isinstance(result[-1], nn.ConvTranspose2d)
             result[-1] = fuse_conv_bn_eval(result[-1], layer, transpose)  # type: ignore[type-var]
         else:
-            result.append(layer)
+            result.append(copy.deepcopy(layer))
     net = nn.Sequential(*result).float().eval()
     for weight in net.parameters():
         if weight.numel() >= HALF_FROM:

@@ -63,6 +63,15 @@ def test_the_graph_equals_the_untouched_networks(
     assert np.abs(y - expected).max() <= 1
 
 
+def test_the_networks_themselves_are_left_alone(
+    lively: tuple[DigitNet, torch.nn.Sequential],
+) -> None:
+    before = [weight.clone() for net in lively for weight in net.parameters()]
+    TransferGraph(*lively)
+    after = [weight for net in lively for weight in net.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize("size", [(32, 20), (20, 32), (100, 60), (1, 1), (33, 31), (500, 700)])
 def test_any_size_goes_in(
     lively: tuple[DigitNet, torch.nn.Sequential], tmp_path: Path, size: tuple[int, int]
