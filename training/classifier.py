@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,10 +69,15 @@ def _batch(sources: list[Source], generator: torch.Generator) -> tuple[Tensor, T
 
 
 def train_classifier(
-    run: Run, name: str, config: ClassifierConfig, sources: list[Source], seed: int
+    run: Run,
+    name: str,
+    config: ClassifierConfig,
+    gather: Callable[[], list[Source]],
+    seed: int,
 ) -> DigitNet:
     """Train the network `name` (f or judge), or load it where `run` has it finished.
 
+    `gather` brings what it learns from, and is not called where nothing is left to learn.
     Returns it frozen. An interrupted training goes on from its last checkpoint, step for
     step as if it had not been interrupted.
     """
@@ -91,6 +97,7 @@ def train_classifier(
             optimizer.load_state_dict(state["optimizer"])
             generator.set_state(state["generator"].cpu())
 
+    sources = gather() if start < config.steps else []
     progress = tqdm(range(start, config.steps), name, initial=start, total=config.steps)
     for step in progress:
         for group in optimizer.param_groups:

@@ -44,10 +44,10 @@ def train(run: Run, data: Path) -> Trained:
     """Train what `run` has not finished yet; all of it is reproducible from its config."""
     config = run.config
     digits, measured = measured_split(load_digits(data, run.device), config.holdout)
-    sources = f_sources(digits, config.f, config.seed)
-    f = train_classifier(run, "f", config.f, sources, config.seed)
-    judge_sources = [Source(digits.mnist_train, config.judge.real)]
-    judge = train_classifier(run, "judge", config.judge, judge_sources, config.seed)
+    seed = config.seed
+    f = train_classifier(run, "f", config.f, lambda: f_sources(digits, config.f, seed), seed)
+    judged_by = [Source(digits.mnist_train, config.judge.real)]
+    judge = train_classifier(run, "judge", config.judge, lambda: judged_by, seed)
     g = train_dtn(run, f, digits, measured.images[:64])
     return Trained(f, judge, g, digits, measured)
 

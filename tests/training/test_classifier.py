@@ -24,7 +24,7 @@ def test_accuracy_counts_every_picture_once(digits: Digits) -> None:
 def test_it_learns(digits: Digits, config: DTNConfig, tmp_path: Path) -> None:
     recipe = ClassifierConfig(steps=60, real=32, warmup=10, ema=0.9)
     run = Run(tmp_path, "digits_smoke", config)
-    net = train_classifier(run, "judge", recipe, [Source(digits.mnist_train, 32)], seed=0)
+    net = train_classifier(run, "judge", recipe, lambda: [Source(digits.mnist_train, 32)], 0)
     assert accuracy(net, digits.mnist_train) > 0.9
     assert not net.training
 
@@ -36,7 +36,7 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(
     whole = Run(tmp_path / "whole", "digits_smoke", config)
     broken = Run(tmp_path / "broken", "digits_smoke", config)
     sources = f_sources(digits, config.f, seed=0)
-    expected = train_classifier(whole, "f", config.f, sources, seed=0)
+    expected = train_classifier(whole, "f", config.f, lambda: sources, 0)
 
     class PowerCutError(Exception):
         pass
@@ -47,9 +47,9 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(
 
     monkeypatch.setattr(broken, "save", save_once)
     with pytest.raises(PowerCutError):
-        train_classifier(broken, "f", config.f, sources, seed=0)
+        train_classifier(broken, "f", config.f, lambda: sources, 0)
     monkeypatch.undo()
-    resumed = train_classifier(broken, "f", config.f, sources, seed=0)
+    resumed = train_classifier(broken, "f", config.f, lambda: sources, 0)
     for name, value in expected.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
 
@@ -59,9 +59,9 @@ def test_a_finished_network_is_loaded_not_trained(
 ) -> None:
     run = Run(tmp_path, "digits_smoke", config)
     sources = f_sources(digits, config.f, seed=0)
-    first = train_classifier(run, "f", config.f, sources, seed=0)
+    first = train_classifier(run, "f", config.f, lambda: sources, 0)
     log = (tmp_path / "log.jsonl").read_text()
-    second = train_classifier(run, "f", config.f, sources, seed=0)
+    second = train_classifier(run, "f", config.f, lambda: pytest.fail("not needed"), 0)
     assert (tmp_path / "log.jsonl").read_text() == log
     assert torch.equal(first.head[2].weight, second.head[2].weight)  # type: ignore[arg-type]
 
