@@ -90,7 +90,7 @@ PRESETS: dict[str, DTNConfig] = {
     "digits": DTNConfig(
         f=F_DIGITS,
         judge=JUDGE,
-        steps=1500,
+        steps=800,
         batch=64,
         lr=5e-4,
         ema=0.999,

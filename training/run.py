@@ -41,14 +41,15 @@ class Run:
         path.write_text(json.dumps(resolved, indent=2) + "\n")
         self.board = summary_writer(folder) if tensorboard else None
 
-    def log(self, network: str, step: int, **values: float) -> None:
+    def log(self, network: str, step: int, **values: float | None) -> None:
         """Append one JSON line, with the time; draw it in TensorBoard where that is wanted."""
         line = {"time": round(time.time(), 1), "network": network, "step": step, **values}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
             for name, value in values.items():
-                self.board.add_scalar(f"{network}/{name}", value, step)
+                if value is not None:  # the rate of a first step
+                    self.board.add_scalar(f"{network}/{name}", value, step)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write `name` whole or not at all."""
