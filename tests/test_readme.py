@@ -90,15 +90,18 @@ def test_commands_do_what_the_readme_says(server: str, copy: Path) -> None:
     commands, as_file, as_webp, as_json, without_server = blocks("bash")
     assert commands.startswith("make serve ") and "\nmake test " in commands
     shell(as_file.replace("http://127.0.0.1:8000", server), copy)
-    picture = Image.open(copy / "digit.png")
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (32, 32))
+    with Image.open(copy / "digit.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (32, 32))
+        pixels = picture.tobytes()
     shell(as_webp.replace("http://127.0.0.1:8000", server), copy)
-    assert Image.open(copy / "digit.webp").format == "WEBP"
+    with Image.open(copy / "digit.webp") as webp:
+        assert webp.format == "WEBP"
     answer = json.loads(shell(as_json.replace("http://127.0.0.1:8000", server), copy))
     assert (answer["model"], answer["width"], answer["height"]) == ("digits@1", 32, 32)
     assert answer["f_distance"] > 0
     written = shell(without_server, copy).split("\t")[0]
-    assert Image.open(copy / written).tobytes() == picture.tobytes()
+    with Image.open(copy / written) as picture:
+        assert picture.tobytes() == pixels
 
 
 @pytest.mark.slow
@@ -132,7 +135,7 @@ def test_training_commands_exist() -> None:
     assert {name for name, _ in commands} == {"data", "train", "evaluate", "figures", "export"}
     for name, arguments in commands:
         result = subprocess.run(
-            [sys.executable, "-m", "service.cli", name, "--help"],
+            [sys.executable, "-m", "service", name, "--help"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
