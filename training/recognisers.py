@@ -75,14 +75,14 @@ class FaceNet(nn.Module):
     def __init__(
         self,
         crop: Crop,
-        graph: GraphModel,
+        body: GraphModel,  # not `graph`: torch.export keeps that name for itself
         scale: float = 127.5,
         offset: Sequence[float] = (127.5, 127.5, 127.5),
         channels: Sequence[int] = (0, 1, 2),
     ) -> None:
         super().__init__()
         self.crop = crop
-        self.graph = graph
+        self.body = body
         self.channels = list(channels)
         self.register_buffer("scale", torch.tensor(scale))
         self.register_buffer("offset", torch.tensor(list(offset)))
@@ -90,7 +90,7 @@ class FaceNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Aligned faces [B, 3, 152, 152], RGB in [-1, 1], to embeddings [B, D], not normalised."""
         x = self.crop(x)[:, self.channels].permute(0, 2, 3, 1)
-        embedding: Tensor = self.graph(x * self.scale + self.offset)
+        embedding: Tensor = self.body(x * self.scale + self.offset)
         return embedding
 
 
@@ -102,7 +102,7 @@ class Recogniser:
     net: FaceNet
 
     @torch.inference_mode()
-    def embed(self, faces: Tensor, batch: int = 64) -> Tensor:
+    def embed(self, faces: Tensor, batch: int = 8) -> Tensor:
         """Aligned faces to unit vectors, float32 [N, D] on the faces' device.
 
         Takes uint8 [N, 152, 152, 3] or float [N, 3, 152, 152] in [-1, 1], RGB. Raises
