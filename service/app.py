@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import __version__
+from service.emoji_routes import router as emoji_router
 from service.lifecycle import Service
 from service.middleware import OPEN_PATHS, ApiKeys, Linger, RequestId
 from service.models import Models, load_models
@@ -41,6 +42,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     )
     app.state.service = Service(settings, models)
     app.include_router(router)
+    app.include_router(emoji_router)
     app.exception_handler(Problem)(answer_problem)
     app.exception_handler(RequestValidationError)(answer_invalid_parameter)
     app.exception_handler(HTTPException)(answer_http_exception)

@@ -5,7 +5,7 @@ import logging
 from typing import Literal
 
 from service.manifest import ModelError
-from service.models import Models
+from service.models import Model, Models
 from service.problems import Problem
 from service.settings import Settings
 from service.uploads import Buffers
@@ -24,6 +24,15 @@ class Service:
         self.buffers = Buffers(settings.max_buffered_bytes)
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.failure: ModelError | None = None
+
+    def find_emoji_model(self, wanted: str | None) -> Model:
+        """The model of `name` or `name@version`, else the emoji model.
+
+        Raises Problem: unknown_model; invalid_parameter where it is no model of faces.
+        """
+        model = self.models.find(self.settings.emoji_model if wanted is None else wanted)
+        model.face_alignment()
+        return model
 
     async def warm_up(self) -> None:
         """Run each model once; the service is ready after that, or has failed."""

@@ -2,19 +2,24 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Size = int | str  # an axis of a shape: fixed, or the name of a free one
+EMOJI_SHAPE = (64, 64, 3)  # height, width, colours of what a model of faces answers
 
 
 class ModelError(Exception):
     """A model folder that must not be served; the message names the folder and the reason."""
 
 
-class Graph(BaseModel):
-    """One ONNX file of the folder."""
+Role = Literal["transfer", "distance", "detect", "upscale"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class File(BaseModel):
+    """One file of the folder: an ONNX graph, or the weights that graphs share."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,6 +38,23 @@ class Tensor(BaseModel):
     shape: tuple[Size, Size, Size, Literal[1, 3]]
 
 
+class Alignment(BaseModel):
+    """Where the eyes of a face lie in the square picture that the model was trained on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    side: int = Field(ge=16, le=1024, description="pixels of the square")
+    left_eye: tuple[Fraction, Fraction] = Field(description="x, y in sides; left in the picture")
+    right_eye: tuple[Fraction, Fraction]
+
+    @model_validator(mode="after")
+    def eyes_are_apart(self) -> "Alignment":
+        """The left eye is left of the other one."""
+        if self.left_eye[0] >= self.right_eye[0]:
+            raise ValueError("left_eye is not left of right_eye")
+        return self
+
+
 class Manifest(BaseModel):
     """manifest.json, schema 1. Further keys are allowed and ignored."""
 
@@ -44,7 +66,9 @@ class Manifest(BaseModel):
     version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")
     source_domain: str
     target_domain: str
-    graphs: dict[Literal["transfer", "distance"], Graph]
+    graphs: dict[Role, File]
+    weights: File | None = None
+    alignment: Alignment | None = None
     input: Tensor
     output: Tensor
     distance_output: str | None = None
@@ -63,11 +87,14 @@ class Manifest(BaseModel):
 
     @model_validator(mode="after")
     def graphs_are_complete(self) -> "Manifest":
-        """There is a graph `transfer`, and the output of a graph `distance` has a name."""
-        if "transfer" not in self.graphs:
-            raise ValueError("graphs has no `transfer`")
+        """All graphs that are needed are there, and the output of `distance` has a name."""
+        needed = {"transfer"} | ({"distance", "detect"} if self.alignment else set())
+        if missing := needed - set(self.graphs):
+            raise ValueError(f"graphs has no `{'`, no `'.join(sorted(missing))}`")
         if "distance" in self.graphs and not self.distance_output:
             raise ValueError("there is a graph `distance` but no distance_output")
+        if self.alignment and self.output.shape[1:] != EMOJI_SHAPE:
+            raise ValueError(f"the output of a model with alignment is {list(EMOJI_SHAPE)}")
         return self
 
 
@@ -91,24 +118,24 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def read_graph(folder: Path, graph: Graph) -> bytes:
-    """The bytes of a graph whose hash has been checked.
+def read_file(folder: Path, part: File) -> bytes:
+    """The bytes of a file whose hash has been checked.
 
     The caller loads these very bytes: the file might change between the check and a second
     look at it. Raises ModelError where the file is missing, outside the folder, or another one
     than the manifest's.
     """
-    path = folder / graph.file
+    path = folder / part.file
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ModelError(f"{folder}: graph file {graph.file!r} lies outside the model folder")
+        raise ModelError(f"{folder}: the file {part.file!r} lies outside the model folder")
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"{path}: {reason}") from error
     found = sha256(content).hexdigest()
-    if found != graph.sha256:
-        raise ModelError(f"{path}: sha256 is {found}, the manifest says {graph.sha256}")
-    if len(content) != graph.bytes:
-        raise ModelError(f"{path}: has {len(content)} bytes, the manifest says {graph.bytes}")
+    if found != part.sha256:
+        raise ModelError(f"{path}: sha256 is {found}, the manifest says {part.sha256}")
+    if len(content) != part.bytes:
+        raise ModelError(f"{path}: has {len(content)} bytes, the manifest says {part.bytes}")
     return content

@@ -2,36 +2,39 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
+import numpy.typing as npt
 
-from service.manifest import ModelError, Tensor, read_graph, read_manifest
+from service.manifest import EMOJI_SHAPE, Alignment, ModelError, Tensor, read_file, read_manifest
 from service.pictures import Pixels
 from service.problems import Problem
 from service.schemas import GraphCard, ModelCard
+from service.sessions import CPU, CUDA, check_signature, first_line, open_session
 from service.settings import Device
 
-log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float32]
 
-CUDA = "CUDAExecutionProvider"
-CPU = "CPUExecutionProvider"
-CUDA_OPTIONS = {
-    # Request shapes vary: an exhaustive search for the best convolution per shape would stall
-    # requests, and an arena that grows by doubling would hold memory for good.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "arena_extend_strategy": "kSameAsRequested",
-}
+log = logging.getLogger(__name__)
 
 # Heights and widths that a model must cope with before it counts as ready: usual ones, then
 # the extremes that make a letterbox round a side to nothing.
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
+
+
+# The graphs beside G have one interface for all models. A face's box is x0, y0, x1, y1, its
+# points are x, y of the eye on the picture's left, the other eye, nose, mouth's left and right.
+DETECT_INPUT = Tensor(name="x", dtype="uint8", shape=(1, "H", "W", 3))
+DETECT_OUTPUTS = ["boxes", "scores", "points"]
+UPSCALE_INPUT = Tensor(name="x", dtype="uint8", shape=("N", 64, 64, 3))
+UPSCALE_OUTPUTS = ["y"]
+UPSCALED = 512
 
 
 class Model:
@@ -44,16 +47,22 @@ class Model:
     def __init__(self, folder: Path, device: Device = "auto", threads: int = 1) -> None:
         self.manifest = read_manifest(folder)
         self.sessions: dict[str, Any] = {}
+        x, y = self.manifest.input, self.manifest.output
+        signatures = {
+            "transfer": (x, [y.name]),
+            "distance": (x, [y.name, str(self.manifest.distance_output)]),
+            "detect": (DETECT_INPUT, DETECT_OUTPUTS),
+            "upscale": (UPSCALE_INPUT, UPSCALE_OUTPUTS),
+        }
+        weights = self.manifest.weights
+        shared = {weights.file: read_file(folder, weights)} if weights else {}
         for role, graph in self.manifest.graphs.items():
-            content = read_graph(folder, graph)
+            content = read_file(folder, graph)
             try:
-                self.sessions[role] = open_session(content, device, threads)
+                self.sessions[role] = open_session(content, shared, device, threads)
+                check_signature(self.sessions[role], *signatures[role])
             except ModelError as error:
                 raise ModelError(f"{folder / graph.file}: {error}") from error
-            outputs = [self.manifest.output.name]
-            if role == "distance":
-                outputs.append(str(self.manifest.distance_output))
-            check_signature(folder / graph.file, self.sessions[role], self.manifest.input, outputs)
         providers = {session.get_providers()[0] for session in self.sessions.values()}
         self.provider: str = CUDA if providers == {CUDA} else CPU
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
@@ -69,14 +78,30 @@ class Model:
     def has_distance(self) -> bool:
         return "distance" in self.sessions
 
+    @property
+    def has_upscale(self) -> bool:
+        return "upscale" in self.sessions
+
+    def face_alignment(self) -> Alignment:
+        """How faces must lie. Raises Problem invalid_parameter where this is no model of faces."""
+        if self.manifest.alignment is None:
+            raise Problem("invalid_parameter", f"model: {self.reference} is no model of faces")
+        return self.manifest.alignment
+
     def __call__(self, x: Pixels, distance: bool = False) -> tuple[Pixels, list[float | None]]:
         """G(x) and, where asked for, Eq. 8's ‖f(x) − f(G(x))‖ of each picture.
 
         A distance that is no finite number is None: JSON could not carry it. Raises Problem
         invalid_parameter where the graphs cannot process pictures of this size.
         """
-        try:
+        with self.answering(x):
             return self.run(x, distance)
+
+    @contextmanager
+    def answering(self, x: Pixels) -> Iterator[None]:
+        """Makes a failing run a Problem: after warm-up it is this picture that is at fault."""
+        try:
+            yield
         except Exception as error:
             # onnxruntime's exceptions share no base class. What they have in common is that
             # warm-up went well, so that it is this picture's size which is out of the ordinary.
@@ -98,6 +123,25 @@ class Model:
             y, f_distance = self.sessions["distance"].run(names, feed)
         return y, [float(d) if math.isfinite(d) else None for d in f_distance]
 
+    def detect(self, x: Pixels) -> tuple[Floats, Floats, Floats]:
+        """The faces in a picture uint8 [H, W, 3]: boxes [M, 4], scores [M], points [M, 5, 2].
+
+        In pixels of x, best score first. Raises Problem as __call__ does.
+        """
+        with self.answering(x[np.newaxis]), self.turn:
+            boxes, scores, points = self.sessions["detect"].run(
+                DETECT_OUTPUTS, {DETECT_INPUT.name: x[np.newaxis]}
+            )
+        return boxes, scores, points
+
+    def upscale(self, y: Pixels) -> Pixels:
+        """A picture uint8 [64, 64, 3] -> [512, 512, 3]. Raises Problem as __call__ does."""
+        with self.answering(y[np.newaxis]), self.turn:
+            (large,) = self.sessions["upscale"].run(
+                UPSCALE_OUTPUTS, {UPSCALE_INPUT.name: y[np.newaxis]}
+            )
+        return np.asarray(large[0])
+
     def warm_up(self) -> None:
         """Run every graph on small pictures, so that the first request finds all allocated.
 
@@ -115,10 +159,32 @@ class Model:
                     raise ModelError(f"{where}: answers {y.dtype}{list(y.shape)}")
                 if distance and (len(f_distance) != 1 or f_distance[0] is None):
                     raise ModelError(f"{where}: the distance is {f_distance}")
+        try:
+            self.warm_up_others()
+        except Problem as problem:
+            raise ModelError(f"{self.reference}: warm-up: {problem.__cause__}") from problem
+
+    def warm_up_others(self) -> None:
+        """The part of warm_up that is about the graphs beside G. Raises ModelError, Problem."""
+        if "detect" in self.sessions:
+            for height, width in WARM_UP_SIZES:
+                boxes, scores, points = self.detect(np.full((height, width, 3), 127, np.uint8))
+                m = len(scores)
+                shapes = [list(found.shape) for found in (boxes, scores, points)]
+                if shapes != [[m, 4], [m], [m, 5, 2]]:
+                    raise ModelError(f"{self.reference}: warm-up: detect answers {shapes}")
+        if self.has_upscale:
+            large = self.upscale(np.full(EMOJI_SHAPE, 127, np.uint8))
+            if large.dtype != np.uint8 or large.shape != (UPSCALED, UPSCALED, EMOJI_SHAPE[2]):
+                raise ModelError(
+                    f"{self.reference}: warm-up: upscale answers {large.dtype}{list(large.shape)}"
+                )
 
     def card(self, default: bool) -> ModelCard:
         """What GET /models tells of this model."""
-        told = self.manifest.model_dump(exclude={"schema_version", "distance_output", "graphs"})
+        told = self.manifest.model_dump(
+            exclude={"schema_version", "distance_output", "graphs", "weights"}
+        )
         transfer = self.manifest.graphs["transfer"]
         return ModelCard(
             **told,
@@ -180,84 +246,6 @@ def model_folders(directory: Path) -> list[Path]:
     if not found:
         raise ModelError(f"no models in {directory}: train and export one, or set DTN_MODELS")
     return found
-
-
-def open_session(content: bytes, device: Device, threads: int) -> Any:
-    """An onnxruntime session of a graph, on the device asked for.
-
-    Raises ModelError where `cuda` is asked for and does not work, or the graph is invalid.
-    """
-    if device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers()):
-        try:
-            return open_on_cuda(content, threads)
-        except ModelError as error:
-            if device == "cuda":
-                raise ModelError(f"DTN_DEVICE=cuda: {error}") from error
-            log.warning("CUDA is not used: %s", error)
-    return open_with(content, threads, [CPU])
-
-
-def open_on_cuda(content: bytes, threads: int) -> Any:
-    """A session that has proved to run on CUDA. Raises ModelError with the reason otherwise.
-
-    onnxruntime falls back to the CPU without an error; what counts is what the session says of
-    itself, and that it can run at all.
-    """
-    available = ort.get_available_providers()
-    if CUDA not in available:
-        raise ModelError(
-            f'this onnxruntime has no {CUDA}, only {", ".join(available)}; pip install "dtn[gpu]"'
-        )
-    if hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
-    session = open_with(content, threads, [(CUDA, CUDA_OPTIONS), CPU])
-    if session.get_providers()[0] != CUDA:
-        raise ModelError(
-            f"onnxruntime could not start {CUDA} and would use {session.get_providers()[0]}; "
-            "its log says why, usually a missing driver, CUDA or cuDNN library"
-        )
-    try:
-        session.run(None, {session.get_inputs()[0].name: np.zeros((1, 32, 32, 3), np.uint8)})
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"a first run failed: {first_line(error)}") from error
-    return session
-
-
-def open_with(content: bytes, threads: int, providers: list[Any]) -> Any:
-    """A session with these providers, as far as onnxruntime can start them."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Spinning threads would take the cores from decoding and encoding.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena never gives memory back: one huge picture would be paid for until the end.
-    options.enable_cpu_mem_arena = False
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(content, options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelError(f"onnxruntime refuses the graph: {first_line(error)}") from error
-    session.disable_fallback()  # else a failing run would silently move to the CPU
-    return session
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def check_signature(path: Path, session: Any, x: Tensor, outputs: Iterable[str]) -> None:
-    """Raises ModelError where a graph's inputs and outputs are not the manifest's."""
-    found = {put.name: put for put in session.get_inputs()}
-    if set(found) != {x.name}:
-        raise ModelError(f"{path}: has the inputs {sorted(found)}, the manifest says {x.name!r}")
-    given = found[x.name]
-    if given.type != f"tensor({x.dtype})" or len(given.shape) != len(x.shape):
-        raise ModelError(f"{path}: input {x.name!r} is {given.type} {given.shape}")
-    if any(isinstance(axis, int) for axis in given.shape[:3]):
-        raise ModelError(f"{path}: input {x.name!r} takes one size only: {given.shape}")
-    missing = set(outputs) - {put.name for put in session.get_outputs()}
-    if missing:
-        raise ModelError(f"{path}: has no output {sorted(missing)}")
 
 
 def output_shape(y: Tensor, actual: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -64,23 +65,41 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 logging.getLogger("PIL").setLevel(logging.WARNING)
 
 
-def decode(content: bytes, max_pixels: int) -> Pixels:
-    """An encoded picture, upright, as uint8 [H, W, 3].
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo, upright RGB, perhaps smaller than it was sent."""
 
+    picture: Image.Image
+    shrunk: float  # how many pixels of the photo as sent one of the picture's is wide
+
+
+def decode(content: bytes, max_pixels: int) -> Pixels:
+    """An encoded picture, upright, as uint8 [H, W, 3]. Raises Problem as decode_photo does."""
+    return np.asarray(decode_photo(content, max_pixels).picture)
+
+
+def decode_photo(content: bytes, max_pixels: int, long_side: int | None = None) -> Photo:
+    """An encoded photo; of a JPEG no more than long_side needs, of others every pixel.
+
+    A JPEG can be decoded at a half, quarter or eighth of its size in a fraction of the time.
     Transparency is laid over white, animations give their first frame, greys of more than
     eight bits are scaled down to eight. Raises Problem: not_an_image, unsupported_format, or
     too_large, which is decided on the header, before pixels are decoded.
     """
     try:
         with Image.open(BytesIO(content), formats=ACCEPTED) as picture:
+            sent = max(picture.size)
             if picture.width * picture.height > max_pixels:
                 raise too_many_pixels(max_pixels)
+            if long_side is not None and long_side < sent:
+                width, height = (max(1, side * long_side // sent) for side in picture.size)
+                picture.draft(None, (width, height))
             picture.load()
             # After load: some formats keep their orientation behind the pixels, and Pillow's
             # TIFF reader has by then turned the picture itself.
             turn = UPRIGHT.get(orientation(picture))
             rgb = to_rgb(picture)
-            return np.asarray(rgb.transpose(turn) if turn is not None else rgb)
+            return Photo(rgb.transpose(turn) if turn is not None else rgb, sent / max(rgb.size))
     except Problem:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:

@@ -15,15 +15,18 @@ Code = Literal[
     "unauthorized",
     "not_found",
     "unknown_model",
+    "unknown_person",
     "method_not_allowed",
     "too_large",
     "not_an_image",
     "unsupported_format",
+    "no_face",
     "invalid_parameter",
     "queue_full",
     "internal_error",
     "not_ready",
     "draining",
+    "store_unavailable",
     "deadline_exceeded",
 ]
 STATUS: dict[Code, int] = {
@@ -31,19 +34,27 @@ STATUS: dict[Code, int] = {
     "unauthorized": 401,
     "not_found": 404,
     "unknown_model": 404,
+    "unknown_person": 404,
     "method_not_allowed": 405,
     "too_large": 413,
     "not_an_image": 415,
     "unsupported_format": 415,
+    "no_face": 422,
     "invalid_parameter": 422,
     "queue_full": 429,
     "internal_error": 500,
     "not_ready": 503,
     "draining": 503,
+    "store_unavailable": 503,
     "deadline_exceeded": 504,
 }
 # Seconds after which asking again makes sense.
-RETRY_AFTER: dict[Code, int] = {"queue_full": 1, "not_ready": 2, "draining": 5}
+RETRY_AFTER: dict[Code, int] = {
+    "queue_full": 1,
+    "not_ready": 2,
+    "draining": 5,
+    "store_unavailable": 5,
+}
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word

@@ -1,45 +1,20 @@
 """The HTTP routes. POST /transfer reads as a picture's way: upload, transfer, response."""
 
-import asyncio
-import base64
-import time
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
+from service.exchange import PICTURE_BODY, choose, picture_answer, received, respond
 from service.lifecycle import Service
 from service.models import Model
-from service.negotiation import Choice, negotiate
-from service.pictures import MEDIA_TYPES
-from service.problems import Problem, documented
+from service.negotiation import Choice
+from service.problems import documented
 from service.schemas import Health, ModelList, TransferAnswer, TransferQuery
 from service.transfer import Transferred, transfer
-from service.uploads import FIELD, content_type, picture_bytes, read_body
-
-T = TypeVar("T")
+from service.uploads import picture_bytes
 
 router = APIRouter()
-
-BINARY = {"type": "string", "format": "binary"}
-PICTURE_HEADERS = {
-    "X-Request-ID": {"schema": {"type": "string"}, "description": "echoed or made"},
-    "X-Model": {"schema": {"type": "string"}, "description": "name@version"},
-    "X-F-Distance": {
-        "schema": {"type": "number"},
-        "description": "Eq. 8's ‖f(x) − f(G(x))‖; only with `distance=true`",
-    },
-}
-PICTURE_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {"type": "object", "required": [FIELD], "properties": {FIELD: BINARY}}
-        },
-        "image/*": {"schema": BINARY},
-    },
-}
 
 
 @router.post(
@@ -48,10 +23,7 @@ PICTURE_BODY = {
     response_model=TransferAnswer,
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
-        200: {
-            "headers": PICTURE_HEADERS,
-            "content": {media_type: {"schema": BINARY} for media_type in MEDIA_TYPES.values()},
-        },
+        **picture_answer("only with `distance=true`"),
         **documented(
             "bad_request",
             "unknown_model",
@@ -75,27 +47,22 @@ async def post_transfer(request: Request, query: Annotated[TransferQuery, Query(
     over white, animations give their first frame.
     """
     service: Service = request.app.state.service
-    settings = service.settings
     service.require_started()
     model = service.models.find(query.model)
-    choice = negotiate(",".join(request.headers.getlist("accept")), query.format)
-    header = content_type(request.headers)
-    service.workers.check()
-    with service.buffers.reserve() as grow:
-        body = await read_body(request, settings.max_bytes, settings.upload_timeout_s, grow)
-        deadline = time.monotonic() + settings.deadline_s
+    choice = choose(request, query.format)
+    async with received(request, service.settings.max_bytes) as upload:
         work = service.workers.run(
             transfer_upload,
-            body,
-            header,
+            upload.body,
+            upload.header,
             model,
             choice=choice,
             distance=query.distance,
-            max_pixels=settings.max_pixels,
-            deadline=deadline,
+            max_pixels=service.settings.max_pixels,
+            deadline=upload.deadline,
         )
-        result = await in_time(request, work, settings.deadline_s)
-    return transfer_response(result, model, choice)
+        result = await upload.answered_by(work)
+    return respond(result, model.reference, choice, face=None)
 
 
 def transfer_upload(
@@ -118,49 +85,6 @@ def transfer_upload(
         max_pixels=max_pixels,
         deadline=deadline,
     )
-
-
-async def in_time(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of work, which is given up when time runs out or the client leaves.
-
-    Raises Problem deadline_exceeded.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(request))
-    try:
-        await asyncio.wait((task, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        # Or the client has left, and nobody reads this.
-        raise Problem("deadline_exceeded", f"no answer within {seconds:g} seconds")
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
-async def disconnected(request: Request) -> None:
-    """Returns when the client has closed the connection; call it after the body is read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def transfer_response(result: Transferred, model: Model, choice: Choice) -> Response:
-    """The picture itself, or JSON with the picture in base64."""
-    headers = {"X-Model": model.reference, "Vary": "Accept"}
-    if result.f_distance is not None:
-        headers["X-F-Distance"] = f"{result.f_distance:.6g}"
-    if choice.body == "picture":
-        return Response(result.content, headers=headers, media_type=result.media_type)
-    answer = TransferAnswer(
-        model=model.reference,
-        width=result.width,
-        height=result.height,
-        media_type=result.media_type,
-        image=base64.b64encode(result.content).decode("ascii"),
-        f_distance=result.f_distance,
-        face=None,
-    )
-    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.get("/models", summary="The served models")

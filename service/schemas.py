@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PictureFormat = Literal["png", "webp", "jpeg"]
+Box = tuple[int, int, int, int]
 
 
 class TransferQuery(BaseModel):
@@ -21,10 +22,40 @@ class TransferQuery(BaseModel):
     distance: bool = Field(False, description="compute ‖f(x) − f(G(x))‖ of Eq. 8, too")
 
 
+class StoredQuery(BaseModel):
+    """Query of a person's stored emoji."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None, description="`name` or `name@version`; without it the service's emoji model"
+    )
+    format: PictureFormat | None = Field(
+        None, description="of the answered picture; without it what `Accept` prefers, else PNG"
+    )
+    size: Literal[64, 128, 256, 512] = Field(256, description="pixels of the emoji's side")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def read_number(cls, value: Any) -> Any:
+        """A query holds text."""
+        return int(value) if value in {"64", "128", "256", "512"} else value
+
+
+class EmojiQuery(StoredQuery):
+    """Query of POST /emoji."""
+
+    face: int | None = Field(
+        None,
+        ge=0,
+        description="which face, 0 being the largest; without it the largest that can be used",
+    )
+
+
 class Face(BaseModel):
     """Where a face was found, in pixels of the upright photo."""
 
-    box: tuple[int, int, int, int] = Field(description="x, y, width, height")
+    box: Box = Field(description="x, y, width, height")
     score: float = Field(description="0 to 1")
     count: int = Field(description="faces found in the photo")
 
@@ -39,6 +70,12 @@ class TransferAnswer(BaseModel):
     image: str = Field(description="the picture, base64")
     f_distance: float | None = Field(description="Eq. 8's distance; null where not asked for")
     face: Face | None = Field(description="null: no face is looked for here")
+
+
+class EmojiAnswer(TransferAnswer):
+    """The answer of POST /emoji with `Accept: application/json`."""
+
+    faces: list[Box] = Field(description="every face's box, the largest first, as `?face=` counts")
 
 
 class GraphCard(BaseModel):
@@ -63,6 +100,9 @@ class ModelCard(BaseModel):
     graphs: dict[str, GraphCard]
     input: dict[str, Any]
     output: dict[str, Any]
+    alignment: dict[str, Any] | None = Field(
+        description="of a model of faces: where the eyes lie in the square picture it takes"
+    )
     opset: int
     training: dict[str, Any]
     data: dict[str, Any]

@@ -40,6 +40,11 @@ class Settings(BaseSettings):
     default_model: str = Field(
         "digits", min_length=1, description="model of a request that names none"
     )
+    emoji_model: str = Field(
+        "emoji",
+        min_length=1,
+        description="model of faces of a request for an emoji that names none",
+    )
     device: Device = Field(
         "auto",
         description="where graphs run; cuda refuses to start where CUDA does not work, "

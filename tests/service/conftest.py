@@ -17,14 +17,16 @@ from service.models import Models, load_models
 from service.server import listen, make_server
 from service.settings import Settings
 from tests.service.dummy import encoded, noise, write_model
+from tests.service.dummy_faces import write_face_model
 
 
 @pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models `digits` (grey, with distance) and `plain` (colour, without)."""
+    """Models `digits` (grey, with distance), `plain` (colour, without) and `emoji` (faces)."""
     directory = tmp_path_factory.mktemp("models")
     write_model(directory)
     write_model(directory, "plain", distance=False, channels=3)
+    write_face_model(directory)
     return directory
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 SIDE = 32
 
 
-def dummy_graph(distance: bool, channels: int = 1, fixed: str = "") -> bytes:
-    """A graph with a G's interface: x uint8 [N, H, W, 3] -> y uint8 [N, 32, 32, channels].
+def dummy_graph(distance: bool, channels: int = 1, fixed: str = "", side: int = SIDE) -> bytes:
+    """A graph with a G's interface: x uint8 [N, H, W, 3] -> y uint8 [N, side, side, channels].
 
     y is x resized, its colours averaged where channels is 1. With `distance` there is
     f_distance float32 [N], too: the mean of y, divided by 255. `fixed` names one of the axes
@@ -35,7 +35,7 @@ def dummy_graph(distance: bool, channels: int = 1, fixed: str = "") -> bytes:
         helper.make_node("ReduceMean", ["rounded", "pixels"], ["mean"], keepdims=0),
         helper.make_node("Div", ["mean", "white"], ["f_distance"]),
     ]
-    y = helper.make_tensor_value_info("y", TensorProto.UINT8, ["N", SIDE, SIDE, channels])
+    y = helper.make_tensor_value_info("y", TensorProto.UINT8, ["N", side, side, channels])
     d = helper.make_tensor_value_info("f_distance", TensorProto.FLOAT, ["N"])
     graph = helper.make_graph(
         nodes if distance else nodes[:-2],
@@ -43,7 +43,7 @@ def dummy_graph(distance: bool, channels: int = 1, fixed: str = "") -> bytes:
         [helper.make_tensor_value_info("x", TensorProto.UINT8, [*axes, 3])],
         [y, d] if distance else [y],
         initializer=[
-            helper.make_tensor("sizes", TensorProto.INT64, [2], [SIDE, SIDE]),
+            helper.make_tensor("sizes", TensorProto.INT64, [2], [side, side]),
             helper.make_tensor("colours", TensorProto.INT64, [1], [3]),
             helper.make_tensor("pixels", TensorProto.INT64, [3], [1, 2, 3]),
             helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),

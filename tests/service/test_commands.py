@@ -78,7 +78,7 @@ def test_an_unknown_command_is_refused(dtn: Dtn) -> None:
         ("DTN_DEVICE", "cuda", "DTN_DEVICE=cuda: this onnxruntime has no CUDA"),
         ("DTN_MODELS", "nowhere", "no models: nowhere: No such file"),
         ("DTN_MODELS", ".", "no models in ."),
-        ("DTN_DEFAULT_MODEL", "emoji", "no model 'emoji'"),
+        ("DTN_DEFAULT_MODEL", "nobody", "no model 'nobody'"),
         ("DTN_HOST", "192.0.2.1", "cannot listen on 192.0.2.1"),
     ],
 )
@@ -165,7 +165,7 @@ def test_transfer_reports_a_bad_photo_and_does_the_others(dtn: Dtn, photos: list
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["one.png", "--model", "emoji"], "no model 'emoji' in"),
+        (["one.png", "--model", "nobody"], "no model 'nobody' in"),
         (["one.png", "--model", "digits@2"], "no such model; there is: digits@1"),
         (["one.png", "other/one.jpg"], "would overwrite each other"),
         (["one.png", "-o", "two.jpg/out"], "two.jpg/out: Not a directory"),

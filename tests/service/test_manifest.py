@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.manifest import ModelError, read_graph, read_manifest
+from service.manifest import ModelError, read_file, read_manifest
 
 Make = Callable[..., Path]
 
@@ -21,6 +21,8 @@ def test_keys_of_a_later_schema_minor_are_ignored(make_model: Make) -> None:
 
 
 GRAPH = {"file": "model.onnx", "sha256": "0" * 64, "bytes": 1}
+ALL = dict.fromkeys(("transfer", "distance", "detect"), GRAPH)
+ALIGNMENT = {"side": 152, "left_eye": [0.365, 0.48], "right_eye": [0.635, 0.48]}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,13 @@ GRAPH = {"file": "model.onnx", "sha256": "0" * 64, "bytes": 1}
         ({"output": {"name": "y", "dtype": "uint8", "shape": ["N", 8, 8, 2]}}, "output.shape"),
         ({"metrics": {"accuracy": 0.9}}, "metrics.accuracy"),
         ({"limits": None}, "limits"),
+        ({"weights": {"file": "weights.bin"}}, "weights.sha256"),
+        ({"alignment": ALIGNMENT}, "graphs has no `detect`"),
+        ({"alignment": ALIGNMENT, "graphs": {"transfer": GRAPH}}, "no `detect`, no `distance`"),
+        ({"alignment": ALIGNMENT, "graphs": ALL}, "the output of a model with alignment is [64"),
+        ({"alignment": ALIGNMENT | {"left_eye": [0.7, 0.5]}}, "left_eye is not left of"),
+        ({"alignment": ALIGNMENT | {"left_eye": [-0.1, 0.5]}}, "alignment.left_eye.0"),
+        ({"alignment": ALIGNMENT | {"side": 0}}, "alignment.side"),
     ],
 )
 def test_an_invalid_manifest_is_refused_in_one_line(
@@ -66,10 +75,10 @@ def test_a_missing_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_graph_of_another_hash_is_refused(make_model: Make) -> None:
     folder = make_model()
     graph = read_manifest(folder).graphs["transfer"]
-    content = read_graph(folder, graph)
+    content = read_file(folder, graph)
     (folder / graph.file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ModelError, match=f"sha256 is .*, the manifest says {graph.sha256}"):
-        read_graph(folder, graph)
+        read_file(folder, graph)
 
 
 def test_a_missing_graph_is_refused(make_model: Make) -> None:
@@ -77,7 +86,7 @@ def test_a_missing_graph_is_refused(make_model: Make) -> None:
     graph = read_manifest(folder).graphs["distance"]
     (folder / graph.file).unlink()
     with pytest.raises(ModelError, match=r"distance\.onnx: No such file"):
-        read_graph(folder, graph)
+        read_file(folder, graph)
 
 
 def test_a_graph_of_another_size_is_refused(make_model: Make) -> None:
@@ -86,7 +95,7 @@ def test_a_graph_of_another_size_is_refused(make_model: Make) -> None:
     manifest["graphs"]["transfer"]["bytes"] += 1
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="bytes, the manifest says"):
-        read_graph(folder, read_manifest(folder).graphs["transfer"])
+        read_file(folder, read_manifest(folder).graphs["transfer"])
 
 
 @pytest.mark.parametrize("how", ["../outside.onnx", "absolute", "link"])
@@ -102,4 +111,4 @@ def test_a_graph_outside_the_folder_is_refused(make_model: Make, how: str) -> No
     else:
         file = str(outside) if how == "absolute" else how
     with pytest.raises(ModelError, match="outside the model folder"):
-        read_graph(folder, graph.model_copy(update={"file": file}))
+        read_file(folder, graph.model_copy(update={"file": file}))

@@ -1,3 +1,4 @@
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from service.manifest import ModelError
 from service.models import Model, Models, load_models
 from service.problems import Problem
 from tests.service.dummy import dummy_graph, noise
+from tests.service.dummy_faces import UPSCALE, graph, photo_of, write_face_model
 
 Make = Callable[..., Path]
 
@@ -56,8 +58,9 @@ def test_a_failing_run_is_the_pictures_fault(
 
 
 def test_a_card_says_what_is_in_use(models: Models) -> None:
-    digits, plain = models.cards()
+    digits, emoji, plain = models.cards()
     assert (digits.model, digits.default, plain.default) == ("digits@1", True, False)
+    assert emoji.alignment is not None
     assert (digits.device, digits.provider) == ("cpu", "CPUExecutionProvider")
     assert digits.sha256 == digits.graphs["transfer"].sha256
     assert set(digits.graphs) == {"transfer", "distance"}
@@ -73,7 +76,7 @@ def test_a_model_is_found_by_name_and_version(models: Models, reference: str) ->
 
 @pytest.mark.parametrize("reference", ["", "@", "@1", "digits@", "digits@2", "DIGITS", "../digits"])
 def test_no_other_model_is_found(models: Models, reference: str) -> None:
-    with pytest.raises(Problem, match="there is: digits@1, plain@1") as raised:
+    with pytest.raises(Problem, match="there is: digits@1, emoji@1, plain@1") as raised:
         models.find(reference)
     assert raised.value.code == "unknown_model"
 
@@ -261,8 +264,8 @@ def test_no_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_default_is_refused(models_dir: Path) -> None:
-    with pytest.raises(ModelError, match=r"no model 'emoji' in .*there is: digits, plain"):
-        load_models(models_dir, "emoji", "cpu", threads=1)
+    with pytest.raises(ModelError, match=r"no model 'nobody' in .*there is: digits, emoji, plain"):
+        load_models(models_dir, "nobody", "cpu", threads=1)
 
 
 def test_files_and_hidden_folders_beside_models_are_no_models(
@@ -272,3 +275,82 @@ def test_files_and_hidden_folders_beside_models_are_no_models(
     (tmp_path / ".cache").mkdir()
     (tmp_path / "README.md").touch()
     assert list(load_models(tmp_path, "digits", "cpu", threads=1).by_name) == ["digits"]
+
+
+# Models of faces
+
+
+def test_tensors_in_a_file_of_their_own_are_the_ones_that_were_checked(tmp_path: Path) -> None:
+    folder = write_face_model(tmp_path)
+    model = Model(folder)
+    x = noise(64, 64)[np.newaxis]
+    assert np.array_equal(model(x)[0], x)
+    (folder / "weights.bin").unlink()
+    assert np.array_equal(model(x)[0], x)
+
+
+def test_changed_tensors_are_refused(tmp_path: Path) -> None:
+    folder = write_face_model(tmp_path)
+    content = (folder / "weights.bin").read_bytes()
+    (folder / "weights.bin").write_bytes(content[:-1] + b"\xff")
+    with pytest.raises(ModelError, match=r"weights\.bin: sha256 is"):
+        Model(folder)
+
+
+def test_tensors_that_the_manifest_does_not_name_are_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.onnx: onnxruntime refuses the graph"):
+        Model(write_face_model(tmp_path, weights=None))
+
+
+def test_faces_are_detected_and_emoji_enlarged(models: Models) -> None:
+    model = models.find("emoji")
+    boxes, scores, points = model.detect(np.asarray(photo_of((60, 80, 120, "red"))))
+    assert boxes.tolist() == [[60, 80, 180, 200]]
+    assert scores.tolist() == [0.75]
+    assert points[0, :2].tolist() == [[96, 128], [144, 128]]
+    assert model.upscale(noise(64, 64)).shape == (512, 512, 3)
+    model.warm_up()
+
+
+class Failing:
+    """A session that cannot run."""
+
+    def run(self, names: list[str], feed: dict[str, np.ndarray]) -> None:
+        raise RuntimeError("out of memory")
+
+
+def test_a_failing_detector_or_upscaler_is_the_pictures_fault(
+    models_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Model(models_dir / "emoji")
+    model.sessions |= {"detect": Failing(), "upscale": Failing()}
+    for run in (model.detect, model.upscale):
+        with pytest.raises(Problem, match="emoji@1 cannot process a picture of 9 x 8 pixels"):
+            run(noise(8, 9))
+    with pytest.raises(ModelError, match=r"emoji@1: warm-up: out of memory"):
+        model.warm_up()
+    assert "failed on a picture of shape (1, 8, 9, 3)" in caplog.text
+
+
+OTHER_OUTPUT = UPSCALE.replace("[N, 512, 512, 3] y", "[N, 512, 512, 3] z").replace("y =", "z =")
+
+
+@pytest.mark.parametrize(
+    ("role", "text", "reason"),
+    [
+        ("detect", UPSCALE, r"detect\.onnx: input 'x' takes one size only"),
+        ("upscale", OTHER_OUTPUT, "has no output"),
+        ("upscale", UPSCALE.replace("512", "256"), r"upscale answers uint8\[256, 256, 3\]"),
+    ],
+)
+def test_another_graph_in_a_role_is_refused(
+    tmp_path: Path, role: str, text: str, reason: str
+) -> None:
+    folder = write_face_model(tmp_path)
+    content = graph(text)
+    (folder / f"{role}.onnx").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["graphs"][role] |= {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=reason):
+        Model(folder).warm_up()

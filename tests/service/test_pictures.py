@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.pictures import MEDIA_TYPES, decode, eight_bits, encode
+from service.pictures import MEDIA_TYPES, decode, decode_photo, eight_bits, encode
 from service.problems import Problem
 from service.schemas import PictureFormat
 from tests.service.dummy import encoded, noise, png
@@ -255,3 +255,33 @@ def test_metadata_is_not_logged_even_when_debugging(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.DEBUG):
         decode(content, LIMIT)
     assert "Secret" not in caplog.text
+
+
+# Photos
+
+
+@pytest.mark.parametrize(
+    ("long_side", "size", "shrunk"),
+    [(None, (800, 600), 1), (800, (800, 600), 1), (401, (800, 600), 1), (400, (400, 300), 2),
+     (150, (200, 150), 4), (1, (100, 75), 8)],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_no_larger_than_it_must(
+    long_side: int | None, size: tuple[int, int], shrunk: float
+) -> None:
+    content = encoded(Image.new("RGB", (800, 600), (200, 100, 50)), "JPEG", quality=95)
+    photo = decode_photo(content, LIMIT, long_side)
+    assert (photo.picture.size, photo.shrunk) == (size, shrunk)
+    assert np.abs(np.asarray(photo.picture).astype(int) - (200, 100, 50)).max() <= 3
+
+
+def test_a_turned_jpeg_is_decoded_smaller_and_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(Image.new("RGB", (800, 600)), "JPEG", exif=exif)
+    photo = decode_photo(content, LIMIT, 200)
+    assert (photo.picture.size, photo.shrunk) == ((150, 200), 4)
+
+
+def test_other_formats_are_decoded_as_they_are() -> None:
+    photo = decode_photo(encoded(Image.new("L", (800, 600))), LIMIT, 100)
+    assert (photo.picture.size, photo.picture.mode, photo.shrunk) == ((800, 600), "RGB", 1)

@@ -205,7 +205,7 @@ def test_a_bad_upload_is_refused(client: httpx.Client, sent: dict[str, Any], cod
 @pytest.mark.parametrize(
     ("query", "code", "detail"),
     [
-        ("model=emoji", "unknown_model", "digits@1"),
+        ("model=nobody", "unknown_model", "digits@1"),
         ("model=digits@7", "unknown_model", "digits@1"),
         ("model=", "unknown_model", "digits@1"),
         ("model=%00%ff", "unknown_model", "digits@1"),
@@ -411,8 +411,8 @@ def test_an_upload_that_stalls_is_given_up(open_server: OpenServer, photo: bytes
 
 def test_models_lists_cards(client: httpx.Client, models_dir: Path) -> None:
     cards = client.get("/models").json()["models"]
-    assert [card["model"] for card in cards] == ["digits@1", "plain@1"]
-    assert [card["default"] for card in cards] == [True, False]
+    assert [card["model"] for card in cards] == ["digits@1", "emoji@1", "plain@1"]
+    assert [card["default"] for card in cards] == [True, False, False]
     manifest = json.loads((models_dir / "digits" / "manifest.json").read_text())
     for key in ("name", "version", "graphs", "input", "output", "metrics", "limits", "licence"):
         assert cards[0][key] == manifest[key]
@@ -432,7 +432,13 @@ def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
 
 def test_openapi_describes_bodies_answers_and_problems(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/transfer", "/models", "/health/live", "/health/ready"}
+    assert set(document["paths"]) == {
+        "/transfer",
+        "/emoji",
+        "/models",
+        "/health/live",
+        "/health/ready",
+    }
     post = document["paths"]["/transfer"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
     assert {p["name"] for p in post["parameters"]} == {"model", "format", "distance"}

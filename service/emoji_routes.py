@@ -1,0 +1,90 @@
+"""POST /emoji: the face in a photo as an emoji."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from service.emoji import Emoji, draw_emoji, finish
+from service.exchange import PICTURE_BODY, Upload, choose, picture_answer, received, respond
+from service.faces import Found
+from service.lifecycle import Service
+from service.models import Model
+from service.problems import documented
+from service.schemas import EmojiAnswer, EmojiQuery, Face, PictureFormat
+from service.transfer import Transferred
+from service.uploads import picture_bytes
+
+router = APIRouter()
+
+
+@router.post(
+    "/emoji",
+    summary="A photo's face as an emoji",
+    response_model=EmojiAnswer,
+    response_description="the picture or, with `Accept: application/json`, picture and numbers",
+    responses={
+        **picture_answer("what of the face the emoji lost"),
+        **documented(
+            "bad_request",
+            "unknown_model",
+            "too_large",
+            "not_an_image",
+            "unsupported_format",
+            "no_face",
+            "invalid_parameter",
+            "queue_full",
+            "not_ready",
+            "draining",
+            "deadline_exceeded",
+        ),
+    },
+    openapi_extra={"requestBody": PICTURE_BODY},
+)
+async def post_emoji(request: Request, query: Annotated[EmojiQuery, Query()]) -> Response:
+    """Find the largest face in a photo and draw it as an emoji.
+
+    Send the photo as to /transfer. A face must look at least half towards the camera. It may
+    be tilted, small in the photo or cut off by its edge.
+    """
+    service: Service = request.app.state.service
+    service.require_started()
+    model = service.find_emoji_model(query.model)
+    choice = choose(request, query.format)
+    async with received(request, service.settings.max_bytes) as upload:
+        work = service.workers.run(
+            emoji_upload,
+            upload,
+            model,
+            query,
+            choice.picture_format,
+            max_pixels=service.settings.max_pixels,
+        )
+        emoji, result = await upload.answered_by(work)
+    found = emoji.found
+    return respond(
+        result, model.reference, choice, EmojiAnswer, face=face_of(found), faces=found.boxes
+    )
+
+
+def emoji_upload(
+    upload: Upload,
+    model: Model,
+    query: EmojiQuery,
+    picture_format: PictureFormat,
+    *,
+    max_pixels: int,
+) -> tuple[Emoji, Transferred]:
+    """The emoji of the photo in an upload, and how it is answered; takes a worker."""
+    emoji = draw_emoji(
+        picture_bytes(upload.body, upload.header),
+        model,
+        max_pixels=max_pixels,
+        face=query.face,
+        deadline=upload.deadline,
+    )
+    return emoji, finish(emoji.y, emoji.f_distance, model, query.size, picture_format)
+
+
+def face_of(found: Found) -> Face:
+    return Face(box=found.box, score=found.score, count=len(found.boxes))

@@ -1,0 +1,116 @@
+"""onnxruntime sessions: on the device asked for, or not at all."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from service.manifest import ModelError, Tensor
+from service.settings import Device
+
+log = logging.getLogger(__name__)
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+CUDA_OPTIONS = {
+    # Request shapes vary: an exhaustive search for the best convolution per shape would stall
+    # requests, and an arena that grows by doubling would hold memory for good.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+
+
+def open_session(content: bytes, shared: Mapping[str, bytes], device: Device, threads: int) -> Any:
+    """An onnxruntime session of a graph, on the device asked for.
+
+    `shared` holds the files that the graph keeps tensors in, by name: they are never looked
+    for on the disk.
+
+    Raises ModelError where `cuda` is asked for and does not work, or the graph is invalid.
+    """
+    if device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers()):
+        try:
+            return open_on_cuda(content, shared, threads)
+        except ModelError as error:
+            if device == "cuda":
+                raise ModelError(f"DTN_DEVICE=cuda: {error}") from error
+            log.warning("CUDA is not used: %s", error)
+    return open_with(content, shared, threads, [CPU])
+
+
+def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int) -> Any:
+    """A session that has proved to run on CUDA. Raises ModelError with the reason otherwise.
+
+    onnxruntime falls back to the CPU without an error; what counts is what the session says of
+    itself, and that it can run at all.
+    """
+    available = ort.get_available_providers()
+    if CUDA not in available:
+        raise ModelError(
+            f'this onnxruntime has no {CUDA}, only {", ".join(available)}; pip install "dtn[gpu]"'
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
+    session = open_with(content, shared, threads, [(CUDA, CUDA_OPTIONS), CPU])
+    if session.get_providers()[0] != CUDA:
+        raise ModelError(
+            f"onnxruntime could not start {CUDA} and would use {session.get_providers()[0]}; "
+            "its log says why, usually a missing driver, CUDA or cuDNN library"
+        )
+    try:
+        x = session.get_inputs()[0]
+        sides = (
+            found if isinstance(found, int) else usual
+            for found, usual in zip(x.shape, (1, 32, 32, 3), strict=True)
+        )
+        session.run(None, {x.name: np.zeros(tuple(sides), np.uint8)})
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ModelError(f"a first run failed: {first_line(error)}") from error
+    return session
+
+
+def open_with(
+    content: bytes, shared: Mapping[str, bytes], threads: int, providers: list[Any]
+) -> Any:
+    """A session with these providers, as far as onnxruntime can start them."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads would take the cores from decoding and encoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena never gives memory back: one huge picture would be paid for until the end.
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    if shared:
+        sizes = [len(part) for part in shared.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(shared), list(shared.values()), sizes
+        )
+    try:
+        session = ort.InferenceSession(content, options, providers=providers)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ModelError(f"onnxruntime refuses the graph: {first_line(error)}") from error
+    session.disable_fallback()  # else a failing run would silently move to the CPU
+    return session
+
+
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def check_signature(session: Any, x: Tensor, outputs: Iterable[str]) -> None:
+    """Raises ModelError where a graph's inputs and outputs are not those it must have."""
+    found = {put.name: put for put in session.get_inputs()}
+    if set(found) != {x.name}:
+        raise ModelError(f"has the inputs {sorted(found)}, not {x.name!r}")
+    given = found[x.name]
+    if given.type != f"tensor({x.dtype})" or len(given.shape) != len(x.shape):
+        raise ModelError(f"input {x.name!r} is {given.type} {given.shape}")
+    axes = list(zip(given.shape, x.shape, strict=True))
+    if any(isinstance(axis, int) and isinstance(wanted, str) for axis, wanted in axes[:3]):
+        raise ModelError(f"input {x.name!r} takes one size only: {given.shape}")
+    missing = set(outputs) - {put.name for put in session.get_outputs()}
+    if missing:
+        raise ModelError(f"has no output {sorted(missing)}")
