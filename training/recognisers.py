@@ -103,16 +103,16 @@ class Recogniser:
 
     @torch.inference_mode()
     def embed(self, faces: Tensor, batch: int = 8) -> Tensor:
-        """Aligned faces to unit vectors, float32 [N, D] on the faces' device.
+        """Aligned faces to unit vectors, float32 [N, D] on the network's device.
 
-        Takes uint8 [N, 152, 152, 3] or float [N, 3, 152, 152] in [-1, 1], RGB. Raises
-        ValueError on other shapes.
+        Takes RGB, as uint8 [N, 152, 152, 3] or [N, 3, 152, 152], or as float
+        [N, 3, 152, 152] in [-1, 1]. Raises ValueError on other shapes.
         """
-        if faces.dtype == torch.uint8:
+        if faces.shape[1:] == (SIDE, SIDE, 3) and faces.dtype == torch.uint8:
             faces = faces.permute(0, 3, 1, 2)
         if faces.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"faces of {SIDE}x{SIDE} RGB expected, not {tuple(faces.shape)}")
-        parts = torch.split(faces, batch)
+        parts = (part.to(self.net.scale.device) for part in torch.split(faces, batch))
         return torch.cat([F.normalize(self.net(_unit(part)), dim=1) for part in parts])
 
 

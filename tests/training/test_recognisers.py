@@ -82,11 +82,12 @@ def test_embeds_bytes_and_floats_alike_as_unit_vectors(mean: GraphModel) -> None
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
     floats = faces.permute(0, 3, 1, 2) / 127.5 - 1
     torch.testing.assert_close(recogniser.embed(floats), embeddings, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(recogniser.embed(faces.permute(0, 3, 1, 2)), embeddings)
 
 
 def test_refuses_pictures_of_another_size(mean: GraphModel) -> None:
     recogniser = Recogniser("mean", FaceNet(Crop(16), mean))
-    with pytest.raises(ValueError, match=r"152x152 RGB expected, not \(1, 3, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"152x152 RGB expected, not \(1, 64, 64, 3\)"):
         recogniser.embed(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
 
 
