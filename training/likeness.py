@@ -8,9 +8,11 @@ such a probe stands on foreign ground: their traits were labelled by eye (`read_
 
 import csv
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +35,12 @@ Traits = Mapping[str, Tensor]  # each of KINDS to bool [N]
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's rank correlation of L* between photographs and emoji, over n pairs."""
+    """Spearman's rank correlation of L* between photographs and emoji, over n pairs.
 
-    rho: float
+    None where it isn't defined: one side is all the same, or there is no pair.
+    """
+
+    rho: float | None
     n: int
 
 
@@ -115,7 +120,10 @@ def correlation(photos: Tensor, emoji: Tensor) -> Correlation:
     """Between the L* of two [N, 3], pairs with NaN left out."""
     pairs = torch.stack([photos[:, 0], emoji[:, 0]])
     pairs = pairs[:, ~pairs.isnan().any(0)]
-    return Correlation(float(spearmanr(*pairs.numpy()).statistic), pairs.shape[1])
+    n = pairs.shape[1]
+    if n == 0 or (pairs == pairs[:, :1]).all(1).any():
+        return Correlation(None, n)
+    return Correlation(float(spearmanr(*pairs.numpy()).statistic), n)
 
 
 @dataclass(frozen=True)
@@ -234,17 +242,33 @@ def read_traits(files: Sequence[str], path: Path = TRAITS) -> Traits:
     return {kind: torch.tensor([known[name][kind] == "1" for name in names]) for kind in KINDS}
 
 
-def show(measured: Likeness) -> str:
-    """What was measured, as text."""
-    lines = [
-        f"{name:<6} rho {found.rho:>6.3f} over {found.n} pairs"
-        for name, found in (("skin", measured.skin), ("hair", measured.hair))
-    ]
-    for judge, kinds in measured.traits.items():
+def write(measured: Likeness, folder: Path) -> Path:
+    """`measured` as likeness.json in the run's `folder`."""
+    path = folder / "likeness.json"
+    path.write_text(json.dumps(asdict(measured), indent=2) + "\n")
+    return path
+
+
+def show(path: Path) -> str:
+    """The figures in the JSON file `path` as text."""
+    measured: dict[str, Any] = json.loads(path.read_text())
+    lines = []
+    for name in ("skin", "hair"):
+        rho = measured[name]["rho"]
+        shown = "undefined" if rho is None else f"{rho:.3f}"
+        lines.append(f"{name}: rho of L* {shown} over {measured[name]['n']} pairs")
+    lines.append(
+        f"{'judge':<14} {'trait':<12} {'photos':>6} {'emoji':>6} {'agree':>6} {'kappa':>6}"
+        f" {'kept':>6} {'invented':>8}   probe: avatars, photos"
+    )
+    for judge, kinds in measured["traits"].items():
         for kind, found in kinds.items():
-            values = ", ".join(
-                f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
-                for key, value in asdict(found).items()
+            kept, invented = (
+                "-" if found[key] is None else f"{found[key]:.1%}" for key in ("kept", "invented")
             )
-            lines.append(f"{judge}, {kind}: {values}")
+            lines.append(
+                f"{judge:<14} {kind:<12} {found['photos_with']:>6} {found['emoji_with']:>6}"
+                f" {found['agree']:>6.1%} {found['kappa']:>6.2f} {kept:>6} {invented:>8}"
+                f"   {found['probe_on_avatars']:>14.1%}, {found['probe_on_photos']:.1%}"
+            )
     return "\n".join(lines)

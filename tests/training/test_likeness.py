@@ -1,21 +1,32 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.training import tfjs_model
+from tests.training.tfjs_model import integers, node
 from training.likeness import (
     TRAITS,
+    Correlation,
+    Likeness,
     agreement,
     balanced_accuracy,
     correlation,
     fit,
     hair,
     lab,
+    likeness,
     read_traits,
+    show,
     skin,
+    write,
 )
+from training.recognisers import Crop, FaceNet, Recogniser
+from training.table4 import enlarge
+from training.tfjs import GraphModel, read
 
 Colour = tuple[int, int, int]
 WHITE, SKIN, BROWN = (255, 255, 255), (220, 170, 134), (92, 58, 36)
@@ -117,3 +128,42 @@ def test_the_labels_name_nobody() -> None:
     lines = TRAITS.read_text().splitlines()[1:]
     assert len(lines) == 376
     assert all(len(line) == 20 and line[16:] in {",0,0", ",0,1", ",1,0", ",1,1"} for line in lines)
+
+
+def test_figures_are_shown_from_their_file(tmp_path: Path) -> None:
+    photos = torch.tensor([True, True, False, False, False])
+    emoji = torch.tensor([True, False, True, False, False])
+    found = agreement(photos, emoji, 0.9, 0.8)
+    nothing = agreement(photos & ~photos, emoji, 0.9, 0.8)
+    traits = {"MobileFaceNet": {"glasses": found, "facial_hair": nothing}}
+    kept = write(Likeness(Correlation(0.5, 300), Correlation(None, 0), traits), tmp_path)
+    lines = show(kept).splitlines()
+    assert lines[0] == "skin: rho of L* 0.500 over 300 pairs"
+    assert lines[1] == "hair: rho of L* undefined over 0 pairs"
+    assert lines[3].split() == [
+        *("MobileFaceNet", "glasses", "2", "2", "60.0%", "0.17", "50.0%", "33.3%"),
+        *("90.0%,", "80.0%"),
+    ]
+    assert lines[4].split()[6:8] == ["-", "40.0%"]
+
+
+def test_measures_pairs_of_pictures(tmp_path: Path) -> None:
+    """The mean colour stands in for a judge; avatars with glasses are dark ones."""
+    nodes = [
+        node("x", "Placeholder"),
+        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
+        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
+    ]
+    path = tfjs_model.write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
+    judge = Recogniser("mean", FaceNet(Crop(8), GraphModel(read(path), "y")))
+    shades = torch.tensor([120, 140, 160, 180, 200, 220])
+    photos = torch.cat([face((int(v), int(v) - 20, 40), BROWN) for v in shades])
+    green = torch.tensor([True, False] * 3)
+    photos[green, 40:] = torch.tensor((0, 200, 0), dtype=torch.uint8)
+    traits = {"glasses": green, "facial_hair": ~green}
+    small = enlarge(photos, 64)
+    found = likeness(photos, traits, small, small, traits, [judge])
+    assert found.hair == Correlation(None, 6)  # all the same
+    assert found.skin.n == 6
+    agreed = found.traits["mean"]["glasses"]
+    assert (agreed.agree, agreed.kappa, agreed.probe_on_avatars) == (1, 1, 1)
