@@ -15,6 +15,7 @@ from service.emoji_routes import router as emoji_router
 from service.lifecycle import Service
 from service.middleware import OPEN_PATHS, ApiKeys, Linger, RequestId
 from service.models import Models, load_models
+from service.persons import router as persons_router
 from service.problems import Code, Problem, documented, problem_response
 from service.routes import router
 from service.schemas import ProblemDetails
@@ -26,7 +27,7 @@ HTTP_CODES: dict[int, Code] = {404: "not_found", 405: "method_not_allowed"}
 def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     """The application, serving `models` or else those that the settings name.
 
-    Raises ModelError where a model cannot be loaded.
+    Raises ModelError where a model cannot be loaded, StoreError where there is no such database.
     """
     if models is None:
         models = load_models(
@@ -43,6 +44,7 @@ def create_app(settings: Settings, models: Models | None = None) -> FastAPI:
     app.state.service = Service(settings, models)
     app.include_router(router)
     app.include_router(emoji_router)
+    app.include_router(persons_router)
     app.exception_handler(Problem)(answer_problem)
     app.exception_handler(RequestValidationError)(answer_invalid_parameter)
     app.exception_handler(HTTPException)(answer_http_exception)
@@ -66,7 +68,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         service.drain()
         warming.cancel()
-        service.workers.close()
+        service.close()
 
 
 async def answer_problem(request: Request, problem: Problem) -> Response:

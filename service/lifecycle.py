@@ -8,19 +8,28 @@ from service.manifest import ModelError
 from service.models import Model, Models
 from service.problems import Problem
 from service.settings import Settings
+from service.store import PersonStore
 from service.uploads import Buffers
 from service.workers import Workers
 
 log = logging.getLogger(__name__)
 
+STORE_WORKERS = 4  # threads that wait for the database, beside those that compute
+
 
 class Service:
-    """What routes share: settings, models, workers, and how far the service's life has got."""
+    """What routes share: settings, models, workers, the store, and how far life has got.
+
+    Raises StoreError where the settings name no database.
+    """
 
     def __init__(self, settings: Settings, models: Models) -> None:
         self.settings = settings
         self.models = models
         self.workers = Workers(settings.workers, settings.max_queue)
+        url = settings.database_url
+        self.persons = PersonStore(url.get_secret_value() if url else None)
+        self.store_workers = Workers(STORE_WORKERS, settings.max_queue)
         self.buffers = Buffers(settings.max_buffered_bytes)
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.failure: ModelError | None = None
@@ -49,6 +58,12 @@ class Service:
     def drain(self) -> None:
         """Readiness goes off: balancers stop sending, what still comes is still answered."""
         self.phase = "draining"
+
+    def close(self) -> None:
+        """What runs comes to its end, what waits is dropped."""
+        self.workers.close()
+        self.store_workers.close()
+        self.persons.close()
 
     def require_ready(self) -> None:
         """Raises Problem not_ready or draining, for the readiness probe."""

@@ -60,8 +60,15 @@ RETRY_AFTER: dict[Code, int] = {
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word
     """A request that cannot be answered: a code of the table above and what went wrong."""
 
-    def __init__(self, code: Code, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
         super().__init__(detail)
+        self.members = members  # further ones of the answer, RFC 9457, 3.2
         self.code = code
         self.detail = detail
         self.headers = dict(headers or {})
@@ -83,6 +90,7 @@ def problem_response(problem: Problem, request_id: str) -> Response:
         detail=problem.detail,
         code=problem.code,
         request_id=request_id,
+        **problem.members,
     )
     return Response(
         details.model_dump_json(), status, headers=problem.headers, media_type=MEDIA_TYPE

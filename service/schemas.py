@@ -1,10 +1,12 @@
 """The JSON that the service answers with, and the query it takes."""
 
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PictureFormat = Literal["png", "webp", "jpeg"]
+EmojiSize = Literal[64, 128, 256, 512]
 Box = tuple[int, int, int, int]
 
 
@@ -33,13 +35,13 @@ class StoredQuery(BaseModel):
     format: PictureFormat | None = Field(
         None, description="of the answered picture; without it what `Accept` prefers, else PNG"
     )
-    size: Literal[64, 128, 256, 512] = Field(256, description="pixels of the emoji's side")
+    size: EmojiSize = Field(256, description="pixels of the emoji's side")
 
     @field_validator("size", mode="before")
     @classmethod
     def read_number(cls, value: Any) -> Any:
         """A query holds text."""
-        return int(value) if value in {"64", "128", "256", "512"} else value
+        return int(value) if value in set(map(str, get_args(EmojiSize))) else value
 
 
 class EmojiQuery(StoredQuery):
@@ -76,6 +78,45 @@ class EmojiAnswer(TransferAnswer):
     """The answer of POST /emoji with `Accept: application/json`."""
 
     faces: list[Box] = Field(description="every face's box, the largest first, as `?face=` counts")
+
+
+class PhotoReport(BaseModel):
+    """What became of one photo of a person."""
+
+    name: str | None = Field(description="as the client called its file")
+    status: str = Field(description="`ok` or the error's code")
+    f_distance: float | None = Field(description="null where there is no emoji of the photo")
+    face: Face | None = Field(description="null where there is no emoji of the photo")
+
+
+class PersonAnswer(TransferAnswer):
+    """The answer of POST /persons/{person}/emoji with `Accept: application/json`."""
+
+    person: str
+    chosen: int | None = Field(
+        description="index of the photo the emoji is of; null: the stored one stays best"
+    )
+    photos: list[PhotoReport]
+
+
+class KeptEmoji(BaseModel):
+    """The best emoji of a person so far, but for the picture."""
+
+    model: str = Field(description="name@version that drew it")
+    f_distance: float
+    photo: int = Field(description="index of its photo in the request it came with")
+    bytes: int = Field(description="of the stored PNG")
+    etag: str = Field(description="changes with the emoji; ETag begins with it")
+    created: datetime = Field(description="when the first emoji of this model was kept")
+    updated: datetime = Field(description="when this one was")
+
+
+class Person(BaseModel):
+    """All that is kept of a person: no photo, no file name, nothing that a photo could be
+    made of."""
+
+    person: str
+    emojis: list[KeptEmoji] = Field(description="one for each model")
 
 
 class GraphCard(BaseModel):
@@ -128,6 +169,8 @@ class Health(BaseModel):
 
 class ProblemDetails(BaseModel):
     """An error (RFC 9457). `code` is stable and meant for programs, `detail` for people."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str
     title: str

@@ -63,6 +63,12 @@ class Settings(BaseSettings):
         64, ge=0, le=100_000, description="pictures waiting for a worker; one more gets a 429"
     )
     max_bytes: int = Field(20 * MIB, ge=1, le=1024 * MIB, description="bytes of a request body")
+    max_batch_bytes: int = Field(
+        128 * MIB,
+        ge=1,
+        le=1024 * MIB,
+        description="bytes of a request body with several pictures",
+    )
     max_buffered_bytes: int = Field(
         256 * MIB,
         ge=1,
@@ -85,6 +91,11 @@ class Settings(BaseSettings):
     )
     shutdown_grace_s: int = Field(
         30, ge=1, le=3600, description="seconds that requests in flight get to finish after that"
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="where persons' emojis are kept, sqlite:///FILE or postgresql://...; "
+        "by default dtn/dtn.db where the user's data are, ~/.local/share on Linux",
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated keys; when set, requests must carry one"
@@ -116,13 +127,14 @@ def type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     words: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
+    words[SecretStr | None] = "URL"
     return words.get(annotation, "list")
 
 
 def describe(name: str, field: FieldInfo) -> tuple[str, str]:
     """One setting as a line of help: variable with type, then meaning and default."""
     default = field.get_default(call_default_factory=True, validated_data={})
-    shown = "none" if default == () else default
+    shown = "none" if default in ((), None) else default
     return (
         f"{PREFIX}{name.upper()} {type_name(field.annotation)}",
         f"{field.description} [default: {shown}]",

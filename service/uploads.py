@@ -1,10 +1,10 @@
-"""A request's body: received with a bound on bytes and time, then cut into the one picture."""
+"""A request's body: received with a bound on bytes and time, then cut into its pictures."""
 
 import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -14,10 +14,21 @@ from starlette.requests import Request
 from service.problems import Problem
 
 FIELD = "file"
+FIELDS = (FIELD, "files")  # of several pictures
 MAX_PARTS = 8  # one is wanted; a few more can be named in the error
+
+MAX_FILE_NAME = 255  # characters that are told back
 
 # The parser warns of every malformed upload, quoting bytes of it. That is the client's affair.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+
+class Part(NamedTuple):
+    """A part of a multipart/form-data body."""
+
+    name: str
+    content: bytes
+    file: str | None = None  # what the client calls it
 
 
 class Reservation(Protocol):
@@ -112,37 +123,65 @@ def picture_bytes(body: bytes, header: str) -> bytes:
 
     Raises Problem bad_request where it is empty or, in multipart, not exactly one `file`.
     """
-    if header.partition(";")[0].strip().lower() != "multipart/form-data":
+    if not is_multipart(header):
         content = body
     else:
         parts = multipart(body, header)
-        names = [name for name, _ in parts]
-        if names != [FIELD]:
-            found = ", ".join(ascii(name[:40]) for name in names) or "none"
+        if [part.name for part in parts] != [FIELD]:
             raise Problem(
-                "bad_request", f"exactly one part named {FIELD!r} is wanted; there is: {found}"
+                "bad_request",
+                f"exactly one part named {FIELD!r} is wanted; there is: {names_of(parts)}",
             )
-        content = parts[0][1]
+        content = parts[0].content
     if not content:
         raise Problem("bad_request", "the picture is empty")
     return content
 
 
-def multipart(body: bytes, header: str) -> list[tuple[str, bytes]]:
-    """Name and content of each part of a multipart/form-data body, in order.
+def pictures_of(body: bytes, header: str, most: int) -> list[Part]:
+    """The encoded pictures in a body of this Content-Type, 1 to `most`, in order.
+
+    Raises Problem: too_large where there are more; bad_request where there is none or, in
+    multipart, a part that is neither `file` nor `files`.
+    """
+    if not is_multipart(header):
+        return [Part(FIELD, body)]
+    too_many = Problem("too_large", f"more than {most} pictures in one request")
+    parts = multipart(body, header, most, too_many)
+    if not parts or any(part.name not in FIELDS for part in parts):
+        wanted = " or ".join(map(repr, FIELDS))
+        raise Problem(
+            "bad_request", f"parts named {wanted} are wanted; there is: {names_of(parts)}"
+        )
+    return parts
+
+
+def is_multipart(header: str) -> bool:
+    return header.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def names_of(parts: list[Part]) -> str:
+    """The parts' names, for an error's detail."""
+    return ", ".join(ascii(part.name[:40]) for part in parts[:MAX_PARTS]) or "none"
+
+
+def multipart(
+    body: bytes, header: str, max_parts: int = MAX_PARTS, too_many: Problem | None = None
+) -> list[Part]:
+    """The parts of a multipart/form-data body, in order.
 
     Nothing is written to disk, contents are copied once. Raises Problem bad_request where the
-    body is malformed, cut off, or has more than MAX_PARTS parts.
+    body is malformed or cut off, and `too_many`, by default another, beyond max_parts.
     """
-    parts: list[tuple[str, bytes]] = []
+    parts: list[Part] = []
     spans: list[bytes] = []
     field, value, disposition = bytearray(), bytearray(), b""
     complete = False
 
     def begin() -> None:
         nonlocal disposition
-        if len(parts) == MAX_PARTS:
-            raise FormParserError("too many parts")
+        if len(parts) == max_parts:
+            raise too_many or FormParserError("too many parts")
         disposition = b""
         spans.clear()
 
@@ -160,7 +199,14 @@ def multipart(body: bytes, header: str) -> list[tuple[str, bytes]]:
         name = options.get(b"name")
         if name is None:
             raise FormParserError("a part has no name")
-        parts.append((name.decode("utf-8", "replace"), b"".join(spans)))
+        file = options.get(b"filename")
+        parts.append(
+            Part(
+                name.decode("utf-8", "replace"),
+                b"".join(spans),
+                None if file is None else file.decode("utf-8", "replace")[:MAX_FILE_NAME],
+            )
+        )
 
     def finish() -> None:
         nonlocal complete
