@@ -63,11 +63,15 @@ def wait_until_ready(client: httpx.Client) -> None:
 
 
 @pytest.fixture(scope="session")
-def open_server(models: Models) -> Callable[..., AbstractContextManager[httpx.Client]]:
+def open_server(
+    models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractContextManager[httpx.Client]]:
     """A real server in a thread, with settings as given, and a client of it."""
+    database = f"sqlite:///{tmp_path_factory.mktemp('store')}/dtn.db"
 
     @contextmanager
     def opened(models: Models = models, **settings: Any) -> Iterator[httpx.Client]:
+        settings.setdefault("database_url", database)
         server = make_server(create_app(Settings(**settings), models))
         listener = listen("127.0.0.1", 0)
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})

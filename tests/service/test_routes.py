@@ -26,16 +26,21 @@ OpenServer = Callable[..., AbstractContextManager[httpx.Client]]
 RAW = {"content-type": "image/png"}
 
 
-def problem(response: httpx.Response, code: str) -> dict[str, Any]:
-    """The problem in a response, after checking all that every problem must have."""
+def problem(response: httpx.Response, code: str, *members: str) -> dict[str, Any]:
+    """The problem in a response, after checking all that every problem must have.
+
+    `members` are those it has beyond these.
+    """
     assert response.headers["content-type"] == "application/problem+json"
     details: dict[str, Any] = response.json()
-    assert set(details) == {"type", "title", "status", "detail", "code", "request_id"}
+    usual = {"type", "title", "status", "detail", "code", "request_id"}
+    assert set(details) == usual | set(members)
     assert details["code"] == code
     assert details["status"] == response.status_code == STATUS[code]  # type: ignore[index]
     assert details["detail"]
     assert details["request_id"] == response.headers["x-request-id"]
-    assert ("retry-after" in response.headers) == (code in {"queue_full", "not_ready", "draining"})
+    again = {"queue_full", "not_ready", "draining", "store_unavailable"}
+    assert ("retry-after" in response.headers) == (code in again)
     return details
 
 
@@ -435,6 +440,8 @@ def test_openapi_describes_bodies_answers_and_problems(client: httpx.Client) -> 
     assert set(document["paths"]) == {
         "/transfer",
         "/emoji",
+        "/persons/{person}",
+        "/persons/{person}/emoji",
         "/models",
         "/health/live",
         "/health/ready",

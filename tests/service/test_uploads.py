@@ -5,7 +5,15 @@ import pytest
 from starlette.requests import Request
 
 from service.problems import Problem
-from service.uploads import Buffers, content_type, multipart, picture_bytes, read_body
+from service.uploads import (
+    Buffers,
+    Part,
+    content_type,
+    multipart,
+    picture_bytes,
+    pictures_of,
+    read_body,
+)
 
 FORM = "multipart/form-data; boundary=XX"
 
@@ -42,7 +50,27 @@ def test_the_content_type_may_be_written_in_other_ways(header: str) -> None:
 
 def test_parts_come_in_order_with_their_names() -> None:
     body = form(("file", b"1"), ("é", b""), ("file", b"2"))
-    assert multipart(body, FORM) == [("file", b"1"), ("é", b""), ("file", b"2")]
+    assert [part[:2] for part in multipart(body, FORM)] == [
+        ("file", b"1"),
+        ("é", b""),
+        ("file", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "file"),
+    [
+        (b'name="file"', None),
+        (b'name="file"; filename=""', ""),
+        (b'name="file"; filename="me & you.jpg"', "me & you.jpg"),
+        ('name="file"; filename="Zoë.jpg"'.encode(), "Zoë.jpg"),
+        (b'name="file"; filename="\xff.jpg"', "\N{REPLACEMENT CHARACTER}.jpg"),
+        (b'name="file"; filename="' + b"x" * 999 + b'"', "x" * 255),
+    ],
+)
+def test_a_part_has_the_name_of_its_file(disposition: bytes, file: str | None) -> None:
+    body = b"--XX\r\nContent-Disposition: form-data; %s\r\n\r\nx\r\n--XX--\r\n" % disposition
+    assert multipart(body, FORM) == [Part("file", b"x", file)]
 
 
 def test_a_raw_body_is_the_picture() -> None:
@@ -78,6 +106,27 @@ def test_a_body_without_exactly_one_picture_is_a_bad_request(
     with pytest.raises(Problem, match=reason) as raised:
         picture_bytes(body, header)
     assert raised.value.code == "bad_request"
+
+
+def test_several_pictures_come_in_order() -> None:
+    body = form(("files", b"1"), ("file", b""), ("files", b"3"))
+    assert [part.content for part in pictures_of(body, FORM, most=3)] == [b"1", b"", b"3"]
+    assert pictures_of(b"pixels", "image/png", most=3) == [Part("file", b"pixels")]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "reason"),
+    [
+        (form(*[("files", b"x")] * 4), "too_large", "more than 3 pictures"),
+        (form(), "bad_request", "'file' or 'files' are wanted; there is: none"),
+        (form(("files", b"x"), ("photo", b"x")), "bad_request", "there is: 'files', 'photo'"),
+        (form(("files", b"x"), end=b""), "bad_request", "last boundary is missing"),
+    ],
+)
+def test_a_body_without_several_pictures_is_refused(body: bytes, code: str, reason: str) -> None:
+    with pytest.raises(Problem, match=reason) as raised:
+        pictures_of(body, FORM, most=3)
+    assert raised.value.code == code
 
 
 def test_a_malformed_body_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -86,3 +86,53 @@ def test_a_closed_pool_is_draining(workers: Workers) -> None:
         asyncio.run(workers.run(int))
     assert raised.value.code == "draining"
     assert workers.taken == 0
+
+
+def test_jobs_of_one_request_come_back_in_order(workers: Workers) -> None:
+    jobs = [lambda i=i: i * i for i in range(9)]  # type: ignore[misc]
+    assert asyncio.run(workers.run_all(jobs)) == [i * i for i in range(9)]
+    assert workers.taken == 0
+
+
+def test_jobs_of_one_request_take_no_more_places_than_there_are_threads(workers: Workers) -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        (many,) = await start(workers.run_all([go.wait] * 9))
+        assert workers.taken == 1
+        (other,) = await start(workers.run(go.wait))
+        with pytest.raises(Problem) as raised:
+            await workers.run_all([go.wait])
+        assert raised.value.code == "queue_full"
+        go.set()
+        assert await asyncio.gather(many, other) == [[True] * 9, True]
+
+    asyncio.run(scenario())
+
+
+def test_jobs_of_a_cancelled_request_are_not_begun(workers: Workers) -> None:
+    async def scenario() -> None:
+        go, runs = threading.Event(), []
+
+        def job() -> None:
+            runs.append(go.wait())
+
+        (many,) = await start(workers.run_all([job] * 9))
+        many.cancel()
+        await asyncio.sleep(0.01)
+        go.set()
+        await workers.run(int)
+        assert runs == [True]
+
+    asyncio.run(scenario())
+
+
+def test_work_that_has_begun_goes_on_in_a_full_queue(workers: Workers) -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        tasks = await start(workers.run(go.wait), workers.run(go.wait), workers.run_on(go.wait))
+        assert workers.taken == 3
+        go.set()
+        assert await asyncio.gather(*tasks) == [True] * 3
+        assert workers.taken == 0
+
+    asyncio.run(scenario())
