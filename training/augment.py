@@ -129,26 +129,27 @@ def augment(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     return x.clamp(-1, 1)
 
 
-def diff_augment(x: Tensor, generator: torch.Generator, shift: int = 3, side: int = 8) -> Tensor:
-    """Translate each picture by up to `shift` px and blank a square of `side` px.
+def diff_augment(x: Tensor, generator: torch.Generator, blank: float = -1.0) -> Tensor:
+    """Translate each picture by up to a tenth of its side and blank a square of a quarter.
 
-    [B, 1, H, W] in [-1, 1], -1 where nothing is; differentiable. No flips: a mirrored digit
+    [B, C, H, W] in [-1, 1], `blank` where nothing is; differentiable. No flips: a mirrored digit
     is none.
     """
-    n, _, height, width = x.shape
+    n, channels, height, width = x.shape
     device = x.device
+    shift, side = 3 * height // 32, height // 4
     rows = torch.arange(height, device=device).view(1, height, 1)
     columns = torch.arange(width, device=device).view(1, 1, width)
 
     def whole(low: int, high: int) -> Tensor:
         return torch.randint(low, high, (n, 1, 1), generator=generator, device=device)
 
-    padded = F.pad(x[:, 0], (shift, shift, shift, shift), value=-1.0)
-    moved = padded[
+    padded = F.pad(x, (shift, shift, shift, shift), value=blank)
+    moved = padded.permute(0, 2, 3, 1)[
         torch.arange(n, device=device).view(n, 1, 1),
         rows + whole(0, 2 * shift + 1),
         columns + whole(0, 2 * shift + 1),
-    ]
+    ].permute(0, 3, 1, 2)
     top, left = whole(1 - side, height), whole(1 - side, width)
     hole = (rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side)
-    return moved.masked_fill(hole, -1.0)[:, None]
+    return moved.masked_fill(hole[:, None].expand(-1, channels, -1, -1), blank)

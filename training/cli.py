@@ -9,11 +9,12 @@ from typing import Any
 import click
 import torch
 
-from training.config import PRESETS, preset
+from training.config import PRESETS, FacesConfig, preset
 from training.download import FILES, fetch_all
 from training.dtn import transfer
 from training.evaluate import table1
 from training.export import export as export_run
+from training.faces import train_faces
 from training.figures import save_grid
 from training.render import house_numbers
 from training.run import Run, open_run
@@ -103,6 +104,9 @@ def train(
     """Train f, the judge, g and D of PRESET; go on where an earlier start stopped."""
     config = preset(name, **changes)
     run = Run(out or Path("runs") / name, name, config, _device(device), tensorboard)
+    if isinstance(config, FacesConfig):
+        train_faces(run, data)
+        return
     metrics = write_metrics(run, train_run(run, data))
     click.echo(json.dumps(metrics, indent=2))
 

@@ -48,12 +48,10 @@ class ClassifierConfig:
     standardise: bool = True  # each picture to mean 0, deviation 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DTNConfig:
-    """How g and D are trained, Sec. 4 and 5.1."""
+    """How g and D are trained, Sec. 4; the same for digits and faces."""
 
-    f: ClassifierConfig
-    judge: ClassifierConfig
     steps: int
     batch: int = 128  # of s, and as many of t
     lr: float = 2e-4
@@ -65,7 +63,6 @@ class DTNConfig:
     g_width: int = 64
     d_width: int = 32
     seed: int = 0
-    holdout: int = 0  # labelled pictures at the end of svhn_train kept for choosing
     # Beyond the paper, one field each; 0 or False switches it off.
     ema: float = 0.0  # of g's weights, which are then evaluated and exported
     r1: float = 0.0  # weight of the gradient penalty on real t (Mescheder et al. 2018)
@@ -74,8 +71,29 @@ class DTNConfig:
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
     s_views: int = 0  # augmented copies of s beside s itself
     balance: bool = False  # draw s so that f reads every class in it equally often
+    tid_first: int = 0  # steps at the start in which g learns L_TID alone
     lr_decay: bool = False  # cosine to zero
     bf16: bool = True  # autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig(DTNConfig):
+    """A run between SVHN and MNIST, Sec. 5.1."""
+
+    f: ClassifierConfig
+    judge: ClassifierConfig
+    holdout: int = 0  # labelled pictures at the end of svhn_train kept for choosing
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacesConfig(DTNConfig):
+    """A run from photographs of faces to emoji, Sec. 5.2."""
+
+    avatars: int = 32_000  # how many different ones make T
+    d_side: int = 64  # pixels of D's input; the paper has 152
+    # Of f, beyond the paper's plain representation.
+    appearance: float = 0.0  # weight of the colours of hair and skin beside the identity
+    remove: int = 0  # directions of f that only tell drawings from photographs
 
 
 F_DIGITS = ClassifierConfig(steps=4500, real=64, meter=16, rendered=48, augment=Augment())
@@ -86,8 +104,8 @@ JUDGE = ClassifierConfig(
 
 VIEWS = Augment(neighbours=0, cutout=0)  # of s inside the DTN
 
-PRESETS: dict[str, DTNConfig] = {
-    "digits": DTNConfig(
+PRESETS: dict[str, DigitsConfig | FacesConfig] = {
+    "digits": DigitsConfig(
         f=F_DIGITS,
         judge=JUDGE,
         steps=800,
@@ -102,13 +120,13 @@ PRESETS: dict[str, DTNConfig] = {
         lr_decay=True,
     ),
     # Nothing the paper does not have: f learns from the real pictures as they are.
-    "digits_paper": DTNConfig(
+    "digits_paper": DigitsConfig(
         f=ClassifierConfig(steps=4000, ema=0, standardise=False),
         judge=JUDGE,
         steps=6000,
     ),
     # Minutes on two CPU cores: every part runs, no figure means anything.
-    "digits_smoke": DTNConfig(
+    "digits_smoke": DigitsConfig(
         f=ClassifierConfig(
             steps=60, real=32, rendered=32, rendered_pictures=500, augment=Augment()
         ),
@@ -123,20 +141,56 @@ PRESETS: dict[str, DTNConfig] = {
         s_views=1,
         balance=True,
     ),
+    "emoji": FacesConfig(
+        steps=6000,
+        batch=16,
+        lr=4e-4,
+        alpha=10.0,
+        beta=30.0,
+        gamma=0.05,
+        ema=0.999,
+        r1=1.0,
+        r1_every=8,
+        diff_augment=True,
+        balance=True,
+        tid_first=500,
+        lr_decay=True,
+        appearance=2.0,
+        remove=2,
+    ),
+    # As in Sec. 5.2, with f, s and t that can be had.
+    "faces_paper": FacesConfig(
+        steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152
+    ),
+    "faces_smoke": FacesConfig(
+        steps=20,
+        batch=8,
+        avatars=200,
+        g_width=16,
+        d_width=16,
+        ema=0.9,
+        balance=True,
+        diff_augment=True,
+        tid_first=5,
+        appearance=2.0,
+        remove=2,
+    ),
 }
 
 
-def from_dict(values: dict[str, Any]) -> DTNConfig:
+def from_dict(values: dict[str, Any]) -> DigitsConfig | FacesConfig:
     """The configuration that `dataclasses.asdict` gave; raises TypeError on unknown fields."""
+    if "judge" not in values:
+        return FacesConfig(**values)
     parts = {}
     for name in ("f", "judge"):
         part = dict(values[name])
         how = part.pop("augment")
         parts[name] = ClassifierConfig(**part, augment=None if how is None else Augment(**how))
-    return DTNConfig(**values | parts)
+    return DigitsConfig(**values | parts)
 
 
-def preset(name: str, **changes: Any) -> DTNConfig:
+def preset(name: str, **changes: Any) -> DigitsConfig | FacesConfig:
     """The preset `name` with some fields changed; None leaves a field as it is.
 
     Raises ValueError with one clear line for an unknown preset or field.
@@ -144,7 +198,7 @@ def preset(name: str, **changes: Any) -> DTNConfig:
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
     wanted = {key: value for key, value in changes.items() if value is not None}
-    unknown = wanted.keys() - {field.name for field in dataclasses.fields(DTNConfig)}
-    if unknown:
-        raise ValueError(f"no field {', '.join(sorted(unknown))} in a DTN preset")
+    known = {field.name for field in dataclasses.fields(PRESETS[name])}
+    if unknown := wanted.keys() - known:
+        raise ValueError(f"no field {', '.join(sorted(unknown))} in the preset {name!r}")
     return dataclasses.replace(PRESETS[name], **wanted)

@@ -1,72 +1,45 @@
-"""The Domain Transfer Network: G = g∘f learned against D, Eq. 3 to 7.
+"""The Domain Transfer Network: G = g∘f learned against D, Eq. 3 to 7, for any two domains.
 
-f is frozen, so f(x) of every picture of s and t is computed once; of s the training
-then needs no picture, and of its labels it never sees one.
+f is frozen, so f(x) of every picture of s and t is computed once; of s the training then needs
+no picture, and of its labels it never sees one.
 """
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.augment import augment, diff_augment
-from training.config import VIEWS, DTNConfig
-from training.data import Digits
+from training.augment import diff_augment
+from training.config import DTNConfig
 from training.figures import save_grid
 from training.losses import const_loss, d_loss, gang_loss, tid_loss, tv_loss
-from training.networks import (
-    DigitNet,
-    discriminator,
-    frozen,
-    generator,
-    initialise,
-    placed,
-    to_unit,
-)
+from training.networks import frozen, initialise, placed, to_unit
 from training.run import Run, ema_update
 
 LOG_EVERY = 100  # steps
 SAVE_EVERY = 500
 
 
-@torch.no_grad()
-def features(f: DigitNet, images: Tensor) -> Tensor:
-    """f(x) of uint8 pictures [N, C, 32, 32]: [N, 128]."""
-    return torch.cat([f.features(to_unit(chunk)) for chunk in torch.split(images, 500)])
+class Features(Protocol):
+    """A frozen f."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """f(x) of pictures [B, C, H, W] in [-1, 1]: [B, K]."""
 
 
-@torch.no_grad()
-def view_features(f: DigitNet, images: Tensor, views: int, seed: int) -> Tensor:
-    """f of s and of `views` augmented copies of s: [(1 + views) N, 128].
+@dataclass(frozen=True)
+class Domains:
+    """What g and D learn from, on one device."""
 
-    f has learned the pictures of s by heart; what it says of a shifted, blurred or
-    recoloured one is closer to what it will say of a picture it never saw.
-    """
-    random = torch.Generator(images.device).manual_seed(seed)
-    parts = [features(f, images)]
-    for _ in range(views):
-        parts += [
-            f.features(augment(to_unit(chunk), VIEWS, random)) for chunk in torch.split(images, 500)
-        ]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def evenly(f: DigitNet, features: Tensor, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Indices [batch] for ever, drawn so that each class comes equally often, as f reads it.
-
-    S and T need not hold their classes in the same shares: one SVHN digit in five is a 1, one
-    MNIST digit in nine. D would notice, and g would draw the surplus of 1s as something else.
-    No label is used: the classes are what f says of s.
-    """
-    reading = f.head(features).argmax(1)
-    weights = 1 / reading.bincount(minlength=10).clamp(min=1)[reading].float()
-    while True:
-        yield torch.multinomial(weights, batch, replacement=True, generator=random)
+    fs: Tensor  # f(s), [N, K]
+    ft: Tensor  # f(t), [M, K]
+    t: Tensor  # uint8 [M, C, H, W]
+    weights: Tensor | None = None  # of s, [N], how often each is drawn; None: once an epoch
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -76,16 +49,30 @@ def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
         yield from torch.split(order, batch)[: max(1, n // batch)]
 
 
+def weighted(weights: Tensor, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Indices [batch] for ever, drawn with probabilities proportional to `weights` [N]."""
+    while True:
+        yield torch.multinomial(weights, batch, replacement=True, generator=random)
+
+
 class DTN:
     """g, D, their optimisers and the averaged g; one call of `step` is one update of each."""
 
-    def __init__(self, f: DigitNet, config: DTNConfig, device: torch.device) -> None:
-        torch.manual_seed(config.seed)
+    def __init__(
+        self,
+        f: Features,
+        g: nn.Sequential,
+        D: nn.Module,
+        config: DTNConfig,
+        device: torch.device,
+        blank: float = -1.0,
+    ) -> None:
         self.f = f
         self.config = config
         self.device = device
-        self.g = placed(initialise(generator(config.g_width)), device)
-        self.D = placed(initialise(discriminator(config.d_width, config.spectral_norm)), device)
+        self.blank = blank
+        self.g = placed(initialise(g), device)
+        self.D = placed(initialise(D), device)
         self.average = copy.deepcopy(self.g).eval()
         betas = (config.beta1, 0.999)
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), config.lr, betas)
@@ -97,9 +84,9 @@ class DTN:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def look(self, *pictures: Tensor) -> tuple[Tensor, ...]:
-        """D's logits of each batch [B, 1, 32, 32]: the one door to D, where DiffAugment stands."""
+        """D's logits of each batch [B, C, H, W]: the one door to D, where DiffAugment stands."""
         if self.config.diff_augment:
-            pictures = tuple(diff_augment(x, self.random) for x in pictures)
+            pictures = tuple(diff_augment(x, self.random, self.blank) for x in pictures)
         return tuple(cast(Tensor, self.D(x)) for x in pictures)
 
     def d_step(self, gs: Tensor, gt: Tensor, t: Tensor, step: int) -> Tensor:
@@ -126,7 +113,7 @@ class DTN:
     def g_losses(self, gs: Tensor, gt: Tensor, fs: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The four terms of L_G: Eq. 4, 5, 6 and 7, unweighted.
 
-        gs = g(fs) and gt = g(f(t)) are pictures [B, 1, 32, 32], fs = f(s) is [B, 128].
+        gs = g(fs) and gt = g(f(t)) are pictures [B, C, H, W], fs = f(s) is [B, K].
         """
         return {
             "gang": gang_loss(*self.look(gs, gt)),
@@ -136,12 +123,17 @@ class DTN:
         }
 
     def step(self, fs: Tensor, ft: Tensor, t: Tensor, step: int) -> dict[str, Tensor]:
-        """One step of D and one of g on f(s), f(t) [B, 128] and t [B, 1, 32, 32]."""
+        """One step of D and one of g on f(s), f(t) [B, K] and t [B, C, H, W]; the losses."""
         config = self.config
         if config.lr_decay:
             rate = config.lr * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
             for optimizer in (self.g_optimizer, self.d_optimizer):
                 optimizer.param_groups[0]["lr"] = rate
+        if step < config.tid_first:
+            with self.autocast():
+                losses = {"tid": tid_loss(t, self.g(ft).float())}
+            self.g_step({"tid": 1.0}, losses, step)
+            return losses
         with self.autocast():
             gs, gt = self.g(torch.cat([fs, ft])).split(len(fs))
         losses = {"d": self.d_step(gs, gt, t, step)}
@@ -149,13 +141,17 @@ class DTN:
         with self.autocast():
             losses |= self.g_losses(gs, gt, fs, t)
         weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
+        self.g_step(weights, losses, step)
+        self.D.requires_grad_(True)
+        return losses
+
+    def g_step(self, weights: dict[str, float], losses: dict[str, Tensor], step: int) -> None:
+        """Update g, and its average, by the weighted sum of losses."""
         total = sum((weights[name] * losses[name] for name in weights if weights[name]), 0.0)
         self.g_optimizer.zero_grad()
         cast(Tensor, total).backward()  # type: ignore[no-untyped-call]
         self.g_optimizer.step()
-        self.D.requires_grad_(True)
-        ema_update(self.average, self.g, config.ema, step)
-        return losses
+        ema_update(self.average, self.g, self.config.ema, step)
 
     def state(self, step: int) -> dict[str, Any]:
         """Everything an exact resume needs."""
@@ -177,35 +173,34 @@ class DTN:
         return int(state["step"])
 
 
-def train_dtn(run: Run, f: DigitNet, digits: Digits, preview: Tensor) -> nn.Sequential:
-    """Train g and D on s = svhn_train and t = mnist_test; returns the averaged g, frozen.
+def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor) -> nn.Sequential:
+    """Train g and D, from where `run` stopped; returns the averaged g, frozen.
 
+    `gather` brings what they learn from, and is not called where nothing is left to learn.
     `preview` are uint8 pictures of S whose transfer is drawn into grid-*.png as it goes.
     """
-    config = run.config
-    dtn = DTN(f, config, run.device)
     start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
-    if start < config.steps:
-        _loop(run, dtn, digits, preview, start)
+    if start < run.config.steps:
+        _loop(run, dtn, gather(), preview, start)
     return frozen(dtn.average)
 
 
-def _loop(run: Run, dtn: DTN, digits: Digits, preview: Tensor, start: int) -> None:
-    config, f = run.config, dtn.f
-    fs = view_features(f, digits.svhn_train.images, config.s_views, config.seed)
-    ft = features(f, digits.mnist_test.images)
+def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> None:
+    config = run.config
     # The order of pictures has a generator of its own and is replayed up to `start`.
     order = torch.Generator(run.device).manual_seed(config.seed)
-    s_order, t_order = (epochs(len(x), config.batch, order) for x in (fs, ft))
-    if config.balance:
-        s_order = evenly(f, fs, config.batch, order)
+    if domains.weights is None:
+        s_order = epochs(len(domains.fs), config.batch, order)
+    else:
+        s_order = weighted(domains.weights, config.batch, order)
+    t_order = epochs(len(domains.ft), config.batch, order)
     progress = tqdm(range(config.steps), "dtn")
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)
         if step < start:
             continue
-        t = to_unit(digits.mnist_test.images[t_index])
-        losses = dtn.step(fs[s_index], ft[t_index], t, step)
+        t = to_unit(domains.t[t_index])
+        losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
             values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
             rate = progress.format_dict["rate"]
@@ -214,11 +209,11 @@ def _loop(run: Run, dtn: DTN, digits: Digits, preview: Tensor, start: int) -> No
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             run.save("dtn.pt", dtn.state(step + 1))
             path = run.folder / f"grid-{step + 1:06d}.png"
-            save_grid(path, preview, transfer(f, dtn.average, preview))
+            save_grid(path, preview, transfer(dtn.f, dtn.average, preview))
 
 
 @torch.no_grad()
-def transfer(f: DigitNet, g: nn.Module, images: Tensor) -> Tensor:
-    """G(x) = g(f(x)) of uint8 pictures [N, C, 32, 32]: uint8 [N, 1, 32, 32]."""
+def transfer(f: Features, g: nn.Module, images: Tensor) -> Tensor:
+    """G(x) = g(f(x)) of uint8 pictures [N, C, H, W]: uint8 [N, c, h, w]."""
     parts = [g(f.features(to_unit(chunk))) for chunk in torch.split(images, 500)]
     return torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).byte()

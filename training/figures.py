@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -12,9 +13,12 @@ SCALE = 2  # a picture of 32 px is drawn at 64
 def pair_grid(inputs: Tensor, outputs: Tensor, columns: int = 8) -> Image.Image:
     """Inputs in odd columns, their outputs to the right of each (Fig. 2a).
 
-    uint8 [N, 1 or 3, H, W] both; `columns` counts pairs in a row.
+    uint8 [N, 1 or 3, H, W] both, inputs are shrunk to the size of outputs; `columns` counts pairs
+    in a row.
     """
-    n, _, height, width = inputs.shape
+    n, _, height, width = outputs.shape
+    if inputs.shape[2:] != outputs.shape[2:]:
+        inputs = F.interpolate(inputs.float(), (height, width), mode="area").round().byte()
     pairs = torch.stack([x.cpu().expand(n, 3, height, width) for x in (inputs, outputs)], 1)
     rows = -(-n // columns)
     sheet = torch.full((rows * columns, 2, 3, height, width), 255, dtype=torch.uint8)

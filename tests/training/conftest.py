@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.training.small import SIZES, grey_digits
-from training.config import Augment, ClassifierConfig, DTNConfig, preset
+from training.config import Augment, ClassifierConfig, DigitsConfig, preset
 from training.data import Digits, load_digits
 from training.render import house_numbers
 from training.run import Run
@@ -37,14 +37,14 @@ def digits(data: Path) -> Digits:
 
 
 @pytest.fixture(scope="session")
-def config() -> DTNConfig:
+def config() -> DigitsConfig:
     """digits_smoke cut down to a few steps."""
     smoke = preset("digits_smoke", steps=6, batch=8)
     return dataclasses.replace(smoke, f=TINY_F, judge=dataclasses.replace(TINY_F, rendered=0))
 
 
 @pytest.fixture(scope="session")
-def run(config: DTNConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(config: DigitsConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("runs") / "smoke", "digits_smoke", config)
 
 

@@ -36,21 +36,23 @@ def test_augment_takes_grey_pictures() -> None:
 
 
 def test_diff_augment_only_moves_and_blanks() -> None:
-    x = torch.rand(32, 1, 32, 32, generator=random()) * 0.9 + 0.05
-    y = diff_augment(x, random(), shift=2, side=4)
+    x = torch.rand(32, 3, 32, 32, generator=random()) * 0.9 + 0.05
+    y = diff_augment(x, random(), blank=1.0)
     assert y.shape == x.shape
     for before, after in zip(x, y, strict=True):
-        kept = after[after != -1.0]
-        assert len(kept) >= (32 - 2) ** 2 - 4 * 4
+        blank = after == 1.0
+        assert (blank == blank[:1]).all()  # in every channel alike
+        kept = after[~blank]
+        assert len(kept) >= 3 * ((32 - 3) ** 2 - 8 * 8)
         assert torch.isin(kept, before).all()
 
 
 def test_diff_augment_never_mirrors() -> None:
     x = torch.linspace(0, 1, 32).expand(64, 1, 32, 32)
-    y = diff_augment(x, random(), side=1)
+    y = diff_augment(x, random())
     rows = y[:, 0, 16, 4:28]
     whole = (rows != -1).all(1)
-    assert whole.sum() > 32
+    assert whole.sum() > 16
     assert (rows[whole].diff(dim=1) > 0).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.classifier import Source, accuracy, f_sources, train_classifier
-from training.config import ClassifierConfig, DTNConfig
+from training.config import ClassifierConfig, DigitsConfig
 from training.data import Digits
 from training.run import Run
 
@@ -21,7 +21,7 @@ def test_accuracy_counts_every_picture_once(digits: Digits) -> None:
     assert accuracy(Says(), digits.mnist_train) == pytest.approx(share)  # type: ignore[arg-type]
 
 
-def test_it_learns(digits: Digits, config: DTNConfig, tmp_path: Path) -> None:
+def test_it_learns(digits: Digits, config: DigitsConfig, tmp_path: Path) -> None:
     recipe = ClassifierConfig(steps=60, real=32, warmup=10, ema=0.9)
     run = Run(tmp_path, "digits_smoke", config)
     net = train_classifier(run, "judge", recipe, lambda: [Source(digits.mnist_train, 32)], 0)
@@ -30,7 +30,7 @@ def test_it_learns(digits: Digits, config: DTNConfig, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_training_equals_an_uninterrupted_one(
-    digits: Digits, config: DTNConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Digits, config: DigitsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.classifier.SAVE_EVERY", 2)
     whole = Run(tmp_path / "whole", "digits_smoke", config)
@@ -55,7 +55,7 @@ def test_an_interrupted_training_equals_an_uninterrupted_one(
 
 
 def test_a_finished_network_is_loaded_not_trained(
-    digits: Digits, config: DTNConfig, tmp_path: Path
+    digits: Digits, config: DigitsConfig, tmp_path: Path
 ) -> None:
     run = Run(tmp_path, "digits_smoke", config)
     sources = f_sources(digits, config.f, seed=0)
@@ -66,7 +66,7 @@ def test_a_finished_network_is_loaded_not_trained(
     assert torch.equal(first.head[2].weight, second.head[2].weight)  # type: ignore[arg-type]
 
 
-def test_sources_are_as_the_configuration_says(digits: Digits, config: DTNConfig) -> None:
+def test_sources_are_as_the_configuration_says(digits: Digits, config: DigitsConfig) -> None:
     with_meter = dataclasses.replace(config.f, meter=4)
     sources = f_sources(digits, with_meter, seed=0)
     assert [(source.split.name, source.share) for source in sources] == [

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.config import DTNConfig
+from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, epochs, evenly, features, train_dtn, transfer, view_features
+from training.dtn import DTN, epochs, train_dtn, transfer, weighted
 from training.losses import const_loss
 from training.networks import DigitNet, frozen, to_unit
 from training.run import Run
+from training.train import digits_domains, digits_dtn, evening_weights, features, view_features
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,15 @@ def weights(net: nn.Module) -> dict[str, Tensor]:
     return copy.deepcopy(net.state_dict())
 
 
+def learn(run: Run, f: DigitNet, data: Digits) -> nn.Sequential:
+    """The g that a run of digits ends with."""
+    assert isinstance(run.config, DigitsConfig)
+    dtn = digits_dtn(f, run.config, CPU)
+    return train_dtn(
+        run, dtn, lambda: digits_domains(f, data, run.config), data.svhn_test.images[:4]
+    )
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
@@ -44,7 +54,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_the_slope_of_l_const_reaches_g_and_only_g(
     f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    dtn = DTN(f, config, CPU)
+    dtn = digits_dtn(f, config, CPU)
     fs = batch[0]
     const_loss(fs, f.features(dtn.g(fs))).backward()
     assert all(weight.grad is not None for weight in dtn.g.parameters())
@@ -57,7 +67,7 @@ def test_a_step_leaves_f_and_its_statistics_alone(
     f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     before = weights(f)
-    dtn = DTN(f, config, CPU)
+    dtn = digits_dtn(f, config, CPU)
     for step in range(3):
         dtn.step(*batch, step)
     assert same(before, f.state_dict())
@@ -67,7 +77,7 @@ def test_a_step_leaves_f_and_its_statistics_alone(
 def test_d_learns_from_pictures_cut_off_from_g(
     f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    dtn = DTN(f, config, CPU)
+    dtn = digits_dtn(f, config, CPU)
     fs, ft, t = batch
     before_g, before_d = weights(dtn.g), weights(dtn.D)
     gs, gt = dtn.g(fs), dtn.g(ft)
@@ -84,7 +94,7 @@ def test_g_s_update_leaves_d_s_weights_alone(
     batch: tuple[Tensor, Tensor, Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dtn = DTN(f, config, CPU)
+    dtn = digits_dtn(f, config, CPU)
     monkeypatch.setattr(DTN, "d_step", lambda self, gs, gt, t, step: torch.zeros(()))
     before_g, before_d = weights(dtn.g), {n: p.clone() for n, p in dtn.D.named_parameters()}
     dtn.step(*batch, 1)
@@ -111,7 +121,7 @@ def test_every_option_trains(
     batch: tuple[Tensor, Tensor, Tensor],
     changes: dict[str, Any],
 ) -> None:
-    dtn = DTN(f, dataclasses.replace(config, **changes), CPU)
+    dtn = digits_dtn(f, dataclasses.replace(config, **changes), CPU)
     before = weights(dtn.g)
     for step in range(2):
         losses = dtn.step(*batch, step)
@@ -123,7 +133,7 @@ def test_every_option_trains(
 def test_g_learns_to_draw_t(
     f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    dtn = DTN(f, dataclasses.replace(config, lr=2e-3), CPU)
+    dtn = digits_dtn(f, dataclasses.replace(config, lr=2e-3), CPU)
     first, *_, last = [dtn.step(*batch, step)["tid"].item() for step in range(40)]
     assert last < first / 2
 
@@ -131,7 +141,7 @@ def test_g_learns_to_draw_t(
 def test_without_ema_the_average_is_g_itself(
     f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    dtn = DTN(f, dataclasses.replace(config, ema=0.0), CPU)
+    dtn = digits_dtn(f, dataclasses.replace(config, ema=0.0), CPU)
     dtn.step(*batch, 0)
     assert same(dtn.g.state_dict(), dtn.average.state_dict())
 
@@ -144,7 +154,7 @@ def test_no_label_is_seen(f: DigitNet, digits: Digits, config: DTNConfig, tmp_pa
         digits, svhn_train=blind(digits.svhn_train), mnist_test=blind(digits.mnist_test)
     )
     nets = [
-        train_dtn(Run(tmp_path / name, "p", config), f, data, digits.svhn_test.images[:4])
+        learn(Run(tmp_path / name, "p", config), f, data)
         for name, data in (("seen", digits), ("hidden", hidden))
     ]
     assert same(nets[0].state_dict(), nets[1].state_dict())
@@ -157,9 +167,8 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    preview = digits.svhn_test.images[:4]
-    config = dataclasses.replace(config, lr_decay=True)
-    whole = train_dtn(Run(tmp_path / "whole", "p", config), f, digits, preview)
+    config = dataclasses.replace(config, lr_decay=True, tid_first=2)
+    whole = learn(Run(tmp_path / "whole", "p", config), f, digits)
 
     monkeypatch.setattr("training.dtn.SAVE_EVERY", 2)
     broken = Run(tmp_path / "broken", "p", config)
@@ -174,9 +183,9 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
 
     monkeypatch.setattr(DTN, "step", step_until_the_power_goes)
     with pytest.raises(KeyboardInterrupt):
-        train_dtn(broken, f, digits, preview)
+        learn(broken, f, digits)
     monkeypatch.setattr(DTN, "step", real_step)
-    resumed = train_dtn(broken, f, digits, preview)
+    resumed = learn(broken, f, digits)
     assert same(whole.state_dict(), resumed.state_dict())
     assert not resumed.training
 
@@ -193,10 +202,20 @@ def test_s_is_drawn_evenly_as_f_reads_it(f: DigitNet, digits: Digits) -> None:
     reading = f.head(fs).argmax(1)
     counts = reading.bincount(minlength=10)
     assert counts.max() > 2 * counts[counts > 0].min()  # else there would be nothing to even out
-    order = evenly(f, fs, 500, torch.Generator().manual_seed(0))
+    order = weighted(evening_weights(f, fs), 500, torch.Generator().manual_seed(0))
     drawn = reading[torch.cat([next(order) for _ in range(10)])].bincount(minlength=10)
     expected = 5000 / int((counts > 0).sum())
     assert drawn[counts > 0].float().sub(expected).abs().max() < 0.2 * expected
+
+
+def test_g_learns_the_identity_alone_at_first(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    dtn = digits_dtn(f, dataclasses.replace(config, tid_first=2), CPU)
+    before_d = weights(dtn.D)
+    assert set(dtn.step(*batch, 1)) == {"tid"}
+    assert same(before_d, dtn.D.state_dict())
+    assert set(dtn.step(*batch, 2)) == {"d", "gang", "const", "tid", "tv"}
 
 
 def test_views_begin_with_the_pictures_themselves(f: DigitNet, digits: Digits) -> None:
@@ -209,6 +228,6 @@ def test_views_begin_with_the_pictures_themselves(f: DigitNet, digits: Digits) -
 
 
 def test_transfer_gives_grey_bytes(f: DigitNet, config: DTNConfig, digits: Digits) -> None:
-    y = transfer(f, DTN(f, config, CPU).average, digits.svhn_test.images)
+    y = transfer(f, digits_dtn(f, config, CPU).average, digits.svhn_test.images)
     assert y.shape == (40, 1, 32, 32)
     assert y.dtype == torch.uint8

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import PRESETS, DTNConfig, preset
+from training.config import PRESETS, DigitsConfig, preset
 from training.data import Digits
 from training.run import Run, open_run
 from training.train import Trained, judged, load, measured_split
@@ -45,7 +45,7 @@ def test_load_gives_the_same_networks(run: Run, trained: Trained, data: Path) ->
         )
 
 
-def test_load_refuses_an_unfinished_run(config: DTNConfig, data: Path, tmp_path: Path) -> None:
+def test_load_refuses_an_unfinished_run(config: DigitsConfig, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not finished"):
         load(Run(tmp_path, "digits_smoke", config), data)
 
@@ -56,7 +56,7 @@ def test_a_holdout_is_not_learned_from_and_spares_the_test_split(digits: Digits)
     assert measured_split(digits, 0)[1].name == "svhn_test"
 
 
-def test_a_folder_belongs_to_one_configuration(config: DTNConfig, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_configuration(config: DigitsConfig, tmp_path: Path) -> None:
     Run(tmp_path, "digits_smoke", config)
     Run(tmp_path, "digits_smoke", config)
     with pytest.raises(ValueError, match="another configuration"):
@@ -64,7 +64,7 @@ def test_a_folder_belongs_to_one_configuration(config: DTNConfig, tmp_path: Path
 
 
 def test_tensorboard_gets_what_the_log_gets(
-    config: DTNConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: DigitsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
 
@@ -80,14 +80,14 @@ def test_tensorboard_gets_what_the_log_gets(
 
 
 def test_tensorboard_that_is_not_there_is_named(
-    config: DTNConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: DigitsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="pip install tensorboard"):
         Run(tmp_path, "digits_smoke", config, tensorboard=True)
 
 
-def test_config_json_gives_the_configuration_back(config: DTNConfig, tmp_path: Path) -> None:
+def test_config_json_gives_the_configuration_back(config: DigitsConfig, tmp_path: Path) -> None:
     assert Run(tmp_path, "digits_smoke", config).config == open_run(tmp_path, "cpu").config
 
 

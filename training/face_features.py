@@ -1,0 +1,159 @@
+"""f of the photo -> emoji task: who it is, and what hair and skin look like. Frozen.
+
+The identity part is the 256 numbers of dlib's ResNet-29, like the paper's DeepFace 256-dimensional
+and trained to tell people apart. Such a network hardly looks at hair, so the shipped f joins an
+appearance part: the colours of fixed windows of the aligned picture, and how alike they are. It
+has no weights, reads photographs and emoji in the same way, and lets gradients through.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.networks import frozen, to_unit
+from training.recognisers import EYES_DISTANCE, EYES_MIDDLE, SIDE, resampling
+from training.resnet29 import EYES, FEATURES, ResNet29
+from training.resnet29 import SIDE as CHIP
+
+# Centres of Gaussian windows in shares of the side; the eyes are at (0.365 and 0.635, 0.48).
+CHEEKS = ((0.34, 0.62), (0.66, 0.62))
+FOREHEAD = ((0.50, 0.30),)
+TOP = ((0.50, 0.07), (0.36, 0.10), (0.64, 0.10))
+SIDES = tuple((x, y) for y in (0.30, 0.48, 0.66, 0.82) for x in (0.145, 0.855))
+JAW = ((0.50, 0.70), (0.50, 0.90), (0.37, 0.84), (0.63, 0.84))
+WINDOWS = CHEEKS + FOREHEAD + TOP + SIDES + JAW
+RADIUS = 0.03  # standard deviation of a window
+ALIKE = 0.3  # colours this far apart, of a range of 2, are no longer alike
+APPEARANCE = 9 + len(SIDES) + len(TOP) + 1 + len(JAW)
+
+
+class Appearance(nn.Module):
+    """Colour layout of a face: [B, 3, 152, 152] in [-1, 1] to [B, 25].
+
+    Skin, forehead and hair in RGB; how much the sides look like the hair (long hair does) and
+    the top like the skin (a bald head does); how much darker lip, chin and jaw are than the skin
+    (a beard is).
+    """
+
+    windows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        at = (torch.arange(SIDE) + 0.5) / SIDE
+        x, y = torch.tensor(WINDOWS).T[..., None]
+        across = torch.exp(-((at - x) ** 2) / (2 * RADIUS**2))
+        down = torch.exp(-((at - y) ** 2) / (2 * RADIUS**2))
+        windows = (down[:, :, None] * across[:, None, :]).flatten(1)
+        windows /= windows.sum(1, keepdim=True)
+        self.register_buffer("windows", windows.T.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        colours = (x.flatten(2) @ self.windows).transpose(1, 2)  # [B, windows, 3]
+        parts = (CHEEKS, FOREHEAD, TOP, SIDES, JAW)
+        cheeks, forehead, top, sides, jaw = torch.split(colours, [len(part) for part in parts], 1)
+        skin, hair = cheeks.mean(1, keepdim=True), top.mean(1, keepdim=True)
+        numbers = (
+            skin.flatten(1),
+            forehead.flatten(1),
+            hair.flatten(1),
+            alike(sides, hair),
+            alike(top, skin),
+            alike(forehead, skin),
+            (jaw - skin).mean(2),
+        )
+        return torch.cat(numbers, 1)
+
+
+def alike(a: Tensor, b: Tensor) -> Tensor:
+    """1 for equal colours, towards 0 for different ones: [B, n, 3] and [B, 1, 3] to [B, n]."""
+    return torch.exp(-(a - b).square().sum(2) / (2 * ALIKE**2))
+
+
+class FaceFeatures(nn.Module):
+    """f: aligned pictures [B, 3, S, S] RGB in [-1, 1], photographs or emoji, to [B, K].
+
+    K is 256, or 281 with the appearance part. Every number has mean 0 and deviation 1 over the
+    training photographs (times `weight` in the appearance part). `remove` [256, n] are
+    orthonormal directions of the identity part that are set to zero.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    mean: Tensor
+    deviation: Tensor
+    remove: Tensor
+
+    def __init__(self, net: ResNet29, appearance: bool, weight: float = 1.0) -> None:
+        super().__init__()
+        self.net = net
+        self.appearance = Appearance() if appearance else None
+        step = EYES_DISTANCE * SIDE / (EYES[1][0] - EYES[0][0])
+        middle = [(left + right) / 2 for left, right in zip(*EYES, strict=True)]
+        for name, axis in (("columns", 0), ("rows", 1)):
+            start = EYES_MIDDLE[axis] * SIDE - middle[axis] * step
+            self.register_buffer(name, resampling(CHIP, start, step), persistent=False)
+        width = FEATURES + (APPEARANCE if appearance else 0)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.register_buffer("remove", torch.zeros(FEATURES, 0))
+        self.weight = weight
+
+    @property
+    def width(self) -> int:
+        """K."""
+        return len(self.mean)
+
+    def raw(self, x: Tensor) -> Tensor:
+        """The numbers before standardisation: [B, K]."""
+        if x.shape[-1] != SIDE:
+            x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False)
+        chip = self.rows @ x @ self.columns.T
+        identity: Tensor = self.net(chip.contiguous(memory_format=torch.channels_last))
+        if self.appearance is None:
+            return identity.float()
+        return torch.cat([identity.float(), self.appearance(x.float())], 1)
+
+    def standardised(self, raw: Tensor) -> Tensor:
+        """What `features` makes of `raw`."""
+        z = (raw - self.mean) / self.deviation
+        identity, rest = z[:, :FEATURES], z[:, FEATURES:]
+        identity = identity - identity @ self.remove @ self.remove.T
+        return torch.cat([identity, rest * self.weight], 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """f(x)."""
+        return self.standardised(self.raw(x))
+
+    def fit(self, photographs: Tensor, avatars: Tensor, directions: int) -> None:
+        """Set mean and deviation by raw numbers of training photographs [N, K]; remove the
+        `directions` in which avatars [M, K] differ most from photographs as a whole.
+
+        Such a direction tells drawings from photographs, nothing of a face: L_CONST would only
+        pull G(x) towards looking like a photograph. They are found one after the other by linear
+        discriminant analysis.
+        """
+        self.mean, self.deviation = photographs.mean(0), photographs.std(0)
+        self.remove = self.remove[:, :0]
+        for _ in range(directions):
+            s, t = (self.standardised(raw)[:, :FEATURES] for raw in (photographs, avatars))
+            within = s.T.cov() + t.T.cov()
+            within += 0.1 * within.diagonal().mean() * torch.eye(FEATURES, device=s.device)
+            direction = torch.linalg.solve(within, t.mean(0) - s.mean(0))
+            direction = direction - self.remove @ (self.remove.T @ direction)
+            self.remove = torch.cat([self.remove, (direction / direction.norm())[:, None]], 1)
+
+
+def face_features(net: ResNet29, appearance: bool, weight: float = 1.0) -> FaceFeatures:
+    """A frozen f; `fit` it before use."""
+    return frozen(FaceFeatures(net, appearance, weight))
+
+
+@torch.no_grad()
+def raw_features(f: FaceFeatures, images: Tensor, batch: int = 64) -> Tensor:
+    """`f.raw` of uint8 pictures [N, 3, S, S], in bf16: [N, K] on f's device."""
+    device = f.mean.device
+    parts = []
+    for chunk in torch.split(images, batch):
+        with torch.autocast(device.type, torch.bfloat16):
+            parts.append(f.raw(to_unit(chunk.to(device))))
+    return torch.cat(parts)
