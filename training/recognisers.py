@@ -102,17 +102,21 @@ class Recogniser:
     net: FaceNet
 
     @torch.inference_mode()
-    def embed(self, faces: Tensor, batch: int = 8) -> Tensor:
+    def embed(self, faces: Tensor, batch: int | None = None) -> Tensor:
         """Aligned faces to unit vectors, float32 [N, D] on the network's device.
 
         Takes RGB, as uint8 [N, 152, 152, 3] or [N, 3, 152, 152], or as float
-        [N, 3, 152, 152] in [-1, 1]. Raises ValueError on other shapes.
+        [N, 3, 152, 152] in [-1, 1]. Raises ValueError on other shapes. `batch` None is what
+        suits the device: two at a time on a CPU, whose cache then holds them.
         """
+        device = self.net.scale.device
+        if batch is None:
+            batch = 2 if device.type == "cpu" else 256
         if faces.shape[1:] == (SIDE, SIDE, 3) and faces.dtype == torch.uint8:
             faces = faces.permute(0, 3, 1, 2)
         if faces.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"faces of {SIDE}x{SIDE} RGB expected, not {tuple(faces.shape)}")
-        parts = (part.to(self.net.scale.device) for part in torch.split(faces, batch))
+        parts = (part.to(device) for part in torch.split(faces, batch))
         return torch.cat([F.normalize(self.net(_unit(part)), dim=1) for part in parts])
 
 
