@@ -12,9 +12,11 @@ from PIL import Image
 
 import service
 from service import cli
-from service.models import Model
+from service.emoji import draw_emoji, sized
+from service.models import Model, Models
 from service.settings import Settings
-from tests.service.dummy import SIDE
+from tests.service.dummy import SIDE, encoded
+from tests.service.dummy_faces import photo_of
 
 Dtn = Callable[..., Result]
 
@@ -80,6 +82,8 @@ def test_an_unknown_command_is_refused(dtn: Dtn) -> None:
         ("DTN_MODELS", ".", "no models in ."),
         ("DTN_DEFAULT_MODEL", "nobody", "no model 'nobody'"),
         ("DTN_HOST", "192.0.2.1", "cannot listen on 192.0.2.1"),
+        ("DTN_DATABASE_URL", "mysql://user:hush@host/db", "DTN_DATABASE_URL: sqlite:///FILE or"),
+        ("DTN_DATABASE_URL", "dtn.db", "DTN_DATABASE_URL is no URL of a database"),
     ],
 )
 def test_serve_refuses_settings_in_one_line(
@@ -171,6 +175,8 @@ def test_transfer_reports_a_bad_photo_and_does_the_others(dtn: Dtn, photos: list
         (["one.png", "-o", "two.jpg/out"], "two.jpg/out: Not a directory"),
         (["one.png", "one-digits.png"], "one-digits.png is one of the photos"),
         (["one.png", "link-digits.png"], ""),
+        (["one.png", "--person", "--model", "plain"], "--person: plain@1 is no model of faces"),
+        (["person-emoji.png", "one.png", "--person"], "person-emoji.png is one of the photos"),
     ],
 )
 @pytest.mark.usefixtures("photos")
@@ -186,6 +192,78 @@ def test_transfer_refuses_a_distance_that_the_model_does_not_have(
 ) -> None:
     result = dtn("transfer", photos[0], "--model", "plain", "--distance")
     refused(result, "plain@1 has no distance graph")
+
+
+# dtn transfer with a model of faces
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> list[Path]:
+    """Three photos, of which the second has the smallest distance."""
+    paths = []
+    for name, grey in (("far", 160), ("near", 100), ("farther", 200)):
+        paths.append(tmp_path / f"{name}.png")
+        paths[-1].write_bytes(encoded(photo_of((60, 80, 120, "red"), grey=grey)))
+    return paths
+
+
+def test_transfer_draws_faces_as_the_service_does(
+    dtn: Dtn, models: Models, faces: list[Path]
+) -> None:
+    result = dtn("transfer", *faces[:2], "--model", "emoji", "--size", 128)
+    assert result.exit_code == 0
+    told = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [path for path, _ in told] == ["far-emoji.png", "near-emoji.png"]
+    model = models.find("emoji")
+    for photo, (path, distance) in zip(faces, told, strict=False):
+        emoji = draw_emoji(photo.read_bytes(), model, max_pixels=10**7)
+        assert float(distance) == pytest.approx(emoji.f_distance, rel=1e-5)
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture), sized(emoji.y, 128, model))
+
+
+def test_transfer_keeps_the_best_emoji_of_a_person(
+    dtn: Dtn, models: Models, faces: list[Path]
+) -> None:
+    result = dtn("transfer", "--person", *faces, "-o", "out")
+    assert result.exit_code == 0
+    *photos, written = result.stdout.splitlines()
+    assert written == "out/person-emoji.png"
+    assert [line.split("\t")[0] for line in photos] == [str(path) for path in faces]
+    assert [line.split("\t")[2:] for line in photos] == [[], ["chosen"], []]
+    distances = [float(line.split("\t")[1]) for line in photos]
+    assert distances[1] == min(distances)
+    model = models.find("emoji")
+    emoji = draw_emoji(faces[1].read_bytes(), model, max_pixels=10**7)
+    with Image.open(written) as picture:
+        assert np.array_equal(np.asarray(picture), sized(emoji.y, 256, model))
+    assert len(list(Path("out").iterdir())) == 1
+
+
+def test_transfer_of_a_person_reports_a_bad_photo_and_goes_on(dtn: Dtn, faces: list[Path]) -> None:
+    none = faces[0].with_name("none.png")
+    none.write_bytes(encoded(photo_of()))
+    result = dtn("transfer", "--person", none, faces[0])
+    assert result.exit_code == 2
+    assert "none.png: no face was found" in result.stderr
+    assert result.stdout.splitlines()[0].endswith("\tchosen")
+    assert result.stdout.splitlines()[1] == "person-emoji.png"
+    result = dtn("transfer", "--person", none)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_transfer_of_a_person_wants_the_emoji_model(
+    dtn: Dtn, faces: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTN_EMOJI_MODEL", "nobody")
+    refused(dtn("transfer", "--person", faces[0]), "no model 'nobody' in")
+
+
+def test_transfer_tells_where_it_cannot_write(dtn: Dtn, faces: list[Path]) -> None:
+    Path("person-emoji.png").mkdir()
+    result = dtn("transfer", "--person", faces[0])
+    assert result.exit_code == 2
+    assert result.stderr == "Error: person-emoji.png: Is a directory\n"
 
 
 def test_transfer_wants_a_photo(dtn: Dtn) -> None:

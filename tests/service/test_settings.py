@@ -63,6 +63,17 @@ def test_keys_show_up_neither_in_the_settings_nor_in_their_refusal(
     assert "hush" not in str(refused.value)
 
 
+def test_the_password_of_the_database_shows_up_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTN_DATABASE_URL", "postgresql://user:hush@host/db")
+    settings = Settings()
+    assert "hush" not in repr(settings)
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://user:hush@host/db"
+    variable, meaning = describe("database_url", Settings.model_fields["database_url"])
+    assert variable == "DTN_DATABASE_URL URL"
+    assert meaning.endswith("[default: none]")
+
+
 def test_every_setting_says_what_it_means() -> None:
     for name, field in Settings.model_fields.items():
         variable, meaning = describe(name, field)
