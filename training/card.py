@@ -8,6 +8,18 @@ ROWS = {
     "f_accuracy_on_t": "f on t, whose labels it never saw",
     "judge_accuracy": "the judge on its own test set",
     "f_distance_mean": "mean ‖f(x) - f(G(x))‖",
+    "median_rank_MobileFaceNet": "median rank in Table 4's search, judged by MobileFaceNet",
+    "median_rank_share_MobileFaceNet": "the same as a share of the gallery",
+    "median_rank_faceres": "median rank judged by faceres",
+    "median_rank_share_faceres": "the same as a share of the gallery",
+    "lookup_median_rank_MobileFaceNet": "MobileFaceNet, the nearest avatar of T in place of G(x)",
+    "lookup_median_rank_faceres": "faceres, the nearest avatar of T in place of G(x)",
+    "skin_spearman": "skin, Spearman of L* between photo and emoji",
+    "hair_spearman": "hair, Spearman of L* between photo and emoji",
+    "spread_of_avatars": "mean f-distance of two emoji as a share of that of two avatars",
+    "detected_t": "validity: a classifier takes avatars for generated",
+    "detected_gt": "validity: and G(t) of avatars",
+    "detected_gs": "validity: and G(s) of photographs",
 }
 
 
@@ -17,15 +29,24 @@ def _figure(name: str, metric: dict[str, Any]) -> str:
     return f"| {ROWS.get(name, name)} | {shown} | `{metric['split']}` ({metric['n']:,}) |"
 
 
+def _figures(manifest: dict[str, Any]) -> str:
+    rows = "\n".join(_figure(name, metric) for name, metric in manifest["metrics"].items())
+    return f"| figure | value | split (pictures) |\n|---|---|---|\n{rows}"
+
+
+def _files(manifest: dict[str, Any]) -> str:
+    files = manifest["graphs"] | ({"weights": manifest["weights"]} if "weights" in manifest else {})
+    rows = "\n".join(
+        f"| `{file['file']}` | {role} | {file['bytes']:,} | `{file['sha256'][:16]}…` |"
+        for role, file in files.items()
+    )
+    return f"| file | gives | bytes | sha256 |\n|---|---|---|---|\n{rows}"
+
+
 def card(manifest: dict[str, Any]) -> str:
     """Markdown for people: what the model does, how well, on what data, and its limits."""
     training, data = manifest["training"], manifest["data"]
     splits = ", ".join(f"`{name}` {size:,}" for name, size in data["splits"].items())
-    rows = "\n".join(_figure(name, metric) for name, metric in manifest["metrics"].items())
-    graphs = "\n".join(
-        f"| `{graph['file']}` | {role} | {graph['bytes']:,} | `{graph['sha256'][:16]}…` |"
-        for role, graph in manifest["graphs"].items()
-    )
     return f"""# {manifest["name"]}@{manifest["version"]}
 
 {manifest["source_domain"]} → {manifest["target_domain"]}.
@@ -33,17 +54,13 @@ def card(manifest: dict[str, Any]) -> str:
 A Domain Transfer Network (Taigman, Polyak and Wolf 2016), G = g∘f: f is a digit classifier
 that stays frozen, g was learned without any label.
 
-| figure | value | split (pictures) |
-|---|---|---|
-{rows}
+{_figures(manifest)}
 
 Protocol: **{data["protocol"]}** ({splits}). Preset `{training["preset"]}`, seed
 {training["seed"]}, trained on {training["device"]}, exported {manifest["created"]}. The
 transfer accuracy is that of the exported graph.
 
-| graph | gives | bytes | sha256 |
-|---|---|---|---|
-{graphs}
+{_files(manifest)}
 
 Input `x`: uint8 [N, H, W, 3], any size; the graph repeats the edge to a square and shrinks to
 32x32. Output `y`: uint8 [N, 32, 32, 1].
@@ -52,3 +69,52 @@ Limits: {manifest["limits"]}
 
 Licence: {manifest["licence"]}
 """
+
+
+def face_card(manifest: dict[str, Any]) -> str:
+    """The card of a model of faces."""
+    training, data = manifest["training"], manifest["data"]
+    splits = ", ".join(f"{name} {size:,}" for name, size in data["splits"].items())
+    return f"""# {manifest["name"]}@{manifest["version"]}
+
+{manifest["source_domain"]} → {manifest["target_domain"]}.
+
+A Domain Transfer Network (Taigman, Polyak and Wolf 2016), G = g∘f. f is a face recognition
+network that was given (dlib's ResNet-29, 256 numbers, trained by its author to tell people
+apart) joined with the colours of hair and skin, and stays frozen; g was learned from
+photographs and avatars, without a pair and without a label.
+
+{_figures(manifest)}
+
+Protocol: {data["protocol"]} ({splits}). No person of the figures was seen in training. Preset
+`{training["preset"]}`, seed {training["seed"]}, trained on {training["device"]}, exported
+{manifest["created"]}.
+
+{_files(manifest)}
+
+Input `x`: uint8 [N, H, W, 3], an aligned face: eyes level, their midpoint at (0.50, 0.48) of the
+side, their distance 0.27 of it; `detect.onnx` finds faces and eyes. Output `y`: uint8
+[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it.
+
+Limits: {manifest["limits"]}
+
+{_groups(manifest)}
+
+Licence: {manifest["licence"]}
+"""
+
+
+def _groups(manifest: dict[str, Any]) -> str:
+    """Likeness by group of people, where it was measured."""
+    rows = manifest.get("groups") or {}
+    if not rows:
+        return "Likeness by group of people: not measured."
+    lines = "\n".join(
+        f"| {name} | {row['n']} | {row['median_share']:.1%} | {row['skin']:+.1f} |"
+        for name, row in rows.items()
+    )
+    return (
+        "Likeness by group (median rank as a share of the gallery, MobileFaceNet; how much lighter "
+        "the emoji's skin is than the photo's, L*):\n\n"
+        f"| group | people | median rank | skin |\n|---|---|---|---|\n{lines}"
+    )

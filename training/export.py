@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.card import card
-from training.networks import SIDE, DigitNet, frozen
+from training.networks import SIDE, DigitNet, Net, frozen
 from training.run import Run
 from training.train import Trained, judged
 
@@ -43,11 +43,21 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
             result[-1] = fuse_conv_bn_eval(result[-1], layer, transpose)  # type: ignore[type-var]
         else:
             result.append(copy.deepcopy(layer))
-    net = nn.Sequential(*result).float().eval()
+    return frozen(rounded(nn.Sequential(*result).float()))
+
+
+def rounded(net: Net) -> Net:
+    """`net` with large weights rounded to float16, as graphs store them; returns it."""
     for weight in net.parameters():
         if weight.numel() >= HALF_FROM:
             weight.data = weight.data.half().float()
-    return frozen(net)
+    return net
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A file's entry in a manifest."""
+    data = path.read_bytes()
+    return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 class TransferGraph(nn.Module):
@@ -175,12 +185,7 @@ def export(run: Run, trained: Trained, folder: Path) -> dict[str, Any]:
         write_graph(module, path, outputs)
         if (worst := check_parity(path, module, pictures)) > 1:
             raise ValueError(f"{path.name} differs from PyTorch by {worst} grey levels")
-        data = path.read_bytes()
-        graphs[role] = {
-            "file": path.name,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "bytes": len(data),
-        }
+        graphs[role] = described(path)
     distance = session(folder / "distance.onnx")
     batches = np.array_split(pictures, max(1, len(pictures) // 250))
     answers = [distance.run(["y", "f_distance"], {"x": batch}) for batch in batches]

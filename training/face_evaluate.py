@@ -1,0 +1,192 @@
+"""What a finished faces run is worth: Table 4, Eq. 8, likeness, validity; metrics.json."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training import likeness, table4
+from training.config import FacesConfig
+from training.face_data import STUDIO, Faces, is_held_out, read_faces
+from training.face_networks import face_discriminator
+from training.faces import TrainedFaces, draw_avatars
+from training.networks import to_unit
+from training.recognisers import Recogniser, faceres, mobile_face_net
+from training.run import Run
+
+BATCH = 64
+PROBE_AVATARS = 3000  # that teach the probes of glasses and beards
+CLASSIFIER_STEPS = 600
+
+
+@torch.no_grad()
+def emoji(trained: TrainedFaces, photos: Tensor) -> tuple[Tensor, Tensor]:
+    """G(x) of uint8 [N, S, S, 3] as uint8 [N, 64, 64, 3], and ‖f(x) - f(G(x))‖ [N] (Eq. 8)."""
+    pictures, distances = [], []
+    device = trained.f.mean.device
+    for chunk in torch.split(photos, BATCH):
+        fx = trained.f.features(to_unit(chunk.permute(0, 3, 1, 2).to(device)))
+        y = ((trained.g(fx) + 1) * 127.5).round().clamp(0, 255).byte()
+        distances.append((trained.f.features(to_unit(y)) - fx).norm(dim=1).cpu())
+        pictures.append(y.permute(0, 2, 3, 1).cpu())
+    return torch.cat(pictures), torch.cat(distances)
+
+
+@torch.no_grad()
+def embedded(trained: TrainedFaces, pictures: Tensor) -> Tensor:
+    """f of uint8 [N, S, S, 3]: [N, K] on the CPU."""
+    device = trained.f.mean.device
+    chunks = torch.split(pictures.permute(0, 3, 1, 2), BATCH)
+    return torch.cat([trained.f.features(to_unit(chunk.to(device))).cpu() for chunk in chunks])
+
+
+def spread(features: Tensor) -> float:
+    """Mean distance of pairs of features [N, K] drawn by lot."""
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+    return float((features - features[order]).norm(dim=1).mean())
+
+
+def best_of_several(
+    trained: TrainedFaces, faces: Faces, people: list[str], seed: int = 0
+) -> dict[str, table4.Transfer]:
+    """Eq. 8 beside a photo by lot: for each of `people` the emoji of one of their pictures.
+
+    The second picture of a person is the one to be found in Table 4 and is never chosen from.
+    """
+    random = torch.Generator().manual_seed(seed)
+    chosen, drawn = [], []
+    for person in people:
+        own = [i for i, name in enumerate(faces.identities) if name == person]
+        candidates = torch.tensor([own[0], *own[2:]])
+        pictures, distances = emoji(trained, faces.images[candidates].permute(0, 2, 3, 1))
+        chosen.append(pictures[distances.argmin()])
+        drawn.append(pictures[torch.randint(len(pictures), (1,), generator=random)[0]])
+    of_best, of_any = torch.stack(chosen), torch.stack(drawn)
+    return {"Eq. 8's choice": lambda _: of_best, "a photo by lot": lambda _: of_any}
+
+
+def detection(t: Tensor, gt: Tensor, gs: Tensor, seed: int = 0) -> dict[str, float]:
+    """Validity: how often a classifier of T against G(x) calls unseen G(s) and G(t) generated.
+
+    It is trained on two thirds of uint8 pictures [N, 64, 64, 3]. Where G(s) is as much in T as
+    G(t) is, it finds both equally often.
+    """
+    torch.manual_seed(seed)
+    net = face_discriminator(64, 32)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    parts = [to_unit(x.permute(0, 3, 1, 2)) for x in (t, gt, gs)]
+    train, test = zip(*((x[: 2 * len(x) // 3], x[2 * len(x) // 3 :]) for x in parts), strict=True)
+    for _ in range(CLASSIFIER_STEPS):
+        sizes = zip(train, (32, 16, 16), strict=True)
+        real, of_t, of_s = (x[torch.randint(len(x), (n,))] for x, n in sizes)
+        truth = torch.tensor([0] * 32 + [1] * 32)
+        loss = F.cross_entropy(net(torch.cat([real, of_t, of_s])), truth)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    net.eval()
+    with torch.no_grad():
+        found = [float((net(x).argmax(1) == 1).float().mean()) for x in test]
+    return dict(zip(("detected_t", "detected_gt", "detected_gs"), found, strict=True))
+
+
+def judges(networks: Path) -> list[Recogniser]:
+    """The networks of Table 4 that had no part in training."""
+    return [mobile_face_net(networks), faceres(networks)]
+
+
+def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any]:
+    """Measure `trained` on held-out people; table4.json, eq8.json, likeness.json, metrics.json.
+
+    Raises FileNotFoundError where the faces or the judges' networks are missing.
+    """
+    config = run.config
+    if not isinstance(config, FacesConfig):
+        raise ValueError(f"{run.folder} is no run of faces")
+    cache = run.folder.parent / "cache"
+    photos = [read_faces(data / "faces", name) for name in ("lfw", *STUDIO)]
+    lfw = photos[0]
+    counts = Counter(lfw.identities)
+    people = sorted(name for name, n in counts.items() if is_held_out(name, n))
+    in_s = [file for faces in photos for file in faces.files]
+    held = {f for f, name in zip(lfw.files, lfw.identities, strict=True) if name in set(people)}
+    in_s = [file for file in in_s if file not in held]
+    t, attributes = draw_avatars(cache, config.avatars)
+    avatars = t.permute(0, 2, 3, 1)
+    of_avatars = embedded(trained, avatars[::4])
+
+    def nearest(x: Tensor) -> Tensor:
+        return torch.cdist(embedded(trained, x), of_avatars).argmin(1) * 4
+
+    net = judges(data / "networks")
+    table = table4.table4(
+        photos,
+        people,
+        net,
+        cache,
+        {
+            "emoji (DTN)": lambda x: emoji(trained, x)[0],
+            "photo": table4.photo,
+            "photo at 64 px": table4.small_photo,
+            "nearest avatar (f)": table4.nearest_avatar(avatars, nearest),
+            "random avatar": table4.random_avatar(avatars),
+        },
+        in_s,
+    )
+    table4.write(table, run.folder)
+    several = [name for name in people if counts[name] >= 4]
+    choices = best_of_several(trained, lfw, several)
+    eq8 = table4.table4(photos, several, net[:1], cache, choices, in_s)
+    (run.folder / "eq8.json").write_text(json.dumps([vars(row) for row in eq8.rows], indent=2))
+
+    probes = table4.search(lfw.identities, people).probes
+    x = lfw.images[probes].permute(0, 2, 3, 1)
+    gx, distances = emoji(trained, x)
+    some = avatars[:PROBE_AVATARS]
+    known = attributes[:PROBE_AVATARS]
+    alike = likeness.likeness(
+        x,
+        likeness.read_traits([lfw.files[i] for i in probes]),
+        gx,
+        some,
+        {
+            "glasses": torch.tensor([a["glasses"] != "none" for a in known]),
+            "facial_hair": torch.tensor([a["beard"] != "none" for a in known]),
+        },
+        net[:1],
+    )
+    likeness.write(alike, run.folder)
+    everyone = lfw.images[[i for i, file in enumerate(lfw.files) if file in held]]
+    gs = emoji(trained, everyone.permute(0, 2, 3, 1))[0]
+    gt = emoji(trained, avatars[-2000:])[0]
+    found = detection(avatars[-2000:], gt, gs)
+    wide = spread(embedded(trained, gx)) / spread(of_avatars)
+
+    def figure(value: float, n: int) -> dict[str, Any]:
+        return {"value": round(value, 5), "split": "LFW held out", "n": n}
+
+    metrics = {
+        f"{short}_{row.judge}": figure(getattr(row, field), row.n)
+        for row in table.rows
+        if row.probe == "emoji (DTN)"
+        for short, field in (("median_rank", "median"), ("median_rank_share", "median_share"))
+    }
+    metrics |= {
+        f"lookup_median_rank_{row.judge}": figure(row.median, row.n)
+        for row in table.rows
+        if row.probe.startswith("nearest")
+    }
+    metrics |= {
+        "skin_spearman": figure(alike.skin.rho or 0.0, alike.skin.n),
+        "hair_spearman": figure(alike.hair.rho or 0.0, alike.hair.n),
+        "spread_of_avatars": figure(wide, len(gx)),
+        "f_distance_mean": figure(float(distances.mean()), len(gx)),
+        **{name: figure(value, len(gs)) for name, value in found.items()},
+    }
+    result = {"preset": run.name, "seed": config.seed, "gallery": table.gallery, "metrics": metrics}
+    (run.folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result

