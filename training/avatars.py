@@ -158,7 +158,7 @@ def sample(random: Random) -> Avatar:
     odds[-2:] = [weight * 4 if age > 0.7 else 0 for weight in odds[-2:]]  # grey and white
     hair_name = random.choices(list(HAIR), odds)[0]
     shade = random.uniform(0.85, 1.12)
-    bald = not woman and chance() < 0.05 + 0.2 * age
+    bald = not woman and chance() < 0.08 + 0.27 * age
     bearded = not woman and chance() < 0.4
     hair = pick(BALD if bald else own["hair"])
     red, green, blue = (min(255, round(value * shade)) for value in HAIR[hair_name])

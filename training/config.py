@@ -70,7 +70,7 @@ class DTNConfig:
     spectral_norm: bool = False  # in place of batch normalisation in D
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
     s_views: int = 0  # augmented copies of s beside s itself
-    balance: bool = False  # draw s so that f reads every class in it equally often
+    balance: bool = False  # draw s evenly, as f reads it, and t to match it where it can
     tid_first: int = 0  # steps at the start in which g learns L_TID alone
     lr_decay: bool = False  # cosine to zero
     bf16: bool = True  # autocast
@@ -142,18 +142,19 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         balance=True,
     ),
     "emoji": FacesConfig(
-        steps=6000,
+        steps=12_000,
         batch=16,
         lr=4e-4,
-        alpha=10.0,
+        alpha=1.0,
         beta=30.0,
         gamma=0.05,
+        d_width=48,
         ema=0.999,
         r1=1.0,
         r1_every=8,
         diff_augment=True,
         balance=True,
-        tid_first=500,
+        tid_first=1000,
         lr_decay=True,
         appearance=2.0,
         remove=2,

@@ -39,7 +39,8 @@ class Domains:
     fs: Tensor  # f(s), [N, K]
     ft: Tensor  # f(t), [M, K]
     t: Tensor  # uint8 [M, C, H, W]
-    weights: Tensor | None = None  # of s, [N], how often each is drawn; None: once an epoch
+    s_weights: Tensor | None = None  # [N], how often each is drawn; None: once an epoch
+    t_weights: Tensor | None = None  # [M], the same
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -49,10 +50,13 @@ def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
         yield from torch.split(order, batch)[: max(1, n // batch)]
 
 
-def weighted(weights: Tensor, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Indices [batch] for ever, drawn with probabilities proportional to `weights` [N]."""
-    while True:
-        yield torch.multinomial(weights, batch, replacement=True, generator=random)
+def draws(n: int, weights: Tensor | None, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+    """Indices [batch] for ever: with probabilities proportional to `weights` [n], or epochs."""
+    if weights is None:
+        yield from epochs(n, batch, random)
+    else:
+        while True:
+            yield torch.multinomial(weights, batch, replacement=True, generator=random)
 
 
 class DTN:
@@ -189,11 +193,8 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
     config = run.config
     # The order of pictures has a generator of its own and is replayed up to `start`.
     order = torch.Generator(run.device).manual_seed(config.seed)
-    if domains.weights is None:
-        s_order = epochs(len(domains.fs), config.batch, order)
-    else:
-        s_order = weighted(domains.weights, config.batch, order)
-    t_order = epochs(len(domains.ft), config.batch, order)
+    s_order = draws(len(domains.fs), domains.s_weights, config.batch, order)
+    t_order = draws(len(domains.ft), domains.t_weights, config.batch, order)
     progress = tqdm(range(config.steps), "dtn")
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)

@@ -132,7 +132,7 @@ class FaceFeatures(nn.Module):
         pull G(x) towards looking like a photograph. They are found one after the other by linear
         discriminant analysis.
         """
-        self.mean, self.deviation = photographs.mean(0), photographs.std(0)
+        self.mean, self.deviation = photographs.mean(0), photographs.std(0).clamp(min=1e-3)
         self.remove = self.remove[:, :0]
         for _ in range(directions):
             s, t = (self.standardised(raw)[:, :FEATURES] for raw in (photographs, avatars))

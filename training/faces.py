@@ -15,7 +15,7 @@ from training.face_data import STUDIO, Faces, read_faces, split_by_identity
 from training.face_features import FaceFeatures, face_features, raw_features
 from training.face_networks import SIDE, face_discriminator, face_generator
 from training.packages import FACESJS, obtain
-from training.resnet29 import load_resnet29
+from training.resnet29 import FEATURES, load_resnet29
 from training.run import Run
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
@@ -37,6 +37,7 @@ def draw_avatars(cache: Path, n: int) -> tuple[Tensor, list[dict[str, object]]]:
     """
     pictures, table = cache / f"avatars-{n}.npy", cache / f"avatars-{n}.json"
     if not table.exists():
+        cache.mkdir(parents=True, exist_ok=True)
         artwork = obtain(FACESJS, cache)[0].parent
         attributes, (drawn,) = avatars(n, artwork, (SIDE,))
         np.save(pictures, drawn)
@@ -84,6 +85,27 @@ def evening_weights(fs: Tensor, groups: int, seed: int, power: float = 0.5) -> T
     return (1 / sizes.float()[nearest]) ** power
 
 
+def lightness(raw: Tensor) -> Tensor:
+    """Of the skin, as the appearance part of raw numbers [N, K] reads it: [N] in [-1, 1]."""
+    return raw[:, FEATURES : FEATURES + 3].mean(1)
+
+
+def matching_weights(
+    t: Tensor, s: Tensor, s_weights: Tensor | None = None, bins: int = 20, most: float = 8.0
+) -> Tensor:
+    """Weights of t [M] that give it the distribution of s [N], drawn by `s_weights`.
+
+    T is ours: skin tones come evenly in it. Photographs are not so even, and D would have g
+    darken every other face.
+    """
+    edges = torch.linspace(float(s.min()), float(s.max()), bins + 1, device=s.device)[1:-1]
+    of_s = torch.bucketize(s, edges).bincount(s_weights, minlength=bins).float()
+    place = torch.bucketize(t, edges)
+    of_t = place.bincount(minlength=bins).float()
+    ratio = (of_s / of_s.sum()) / (of_t / of_t.sum()).clamp(min=1e-4)
+    return ratio.clamp(1 / most, most)[place]
+
+
 def faces_dtn(f: FaceFeatures, config: FacesConfig, device: torch.device) -> DTN:
     """g and D of Sec. 5.2 before their first step."""
     torch.manual_seed(config.seed)
@@ -116,8 +138,12 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
     def gather() -> Domains:
         raw_s, raw_t, t = features_of_domains(f, config, data, cache)
         fs, ft = f.standardised(raw_s), f.standardised(raw_t)
-        weights = evening_weights(fs, GROUPS, config.seed) if config.balance else None
-        return Domains(fs, ft, t.to(run.device), weights)
+        s_weights = t_weights = None
+        if config.balance:
+            s_weights = evening_weights(fs, GROUPS, config.seed)
+        if config.balance and config.appearance:
+            t_weights = matching_weights(lightness(raw_t), lightness(raw_s), s_weights)
+        return Domains(fs, ft, t.to(run.device), s_weights, t_weights)
 
     dtn = faces_dtn(f, config, run.device)
     preview = read_faces(data / "faces", "london").images[:32].to(run.device)

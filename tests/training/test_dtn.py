@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, epochs, train_dtn, transfer, weighted
+from training.dtn import DTN, draws, epochs, train_dtn, transfer
 from training.losses import const_loss
 from training.networks import DigitNet, frozen, to_unit
 from training.run import Run
@@ -202,7 +202,7 @@ def test_s_is_drawn_evenly_as_f_reads_it(f: DigitNet, digits: Digits) -> None:
     reading = f.head(fs).argmax(1)
     counts = reading.bincount(minlength=10)
     assert counts.max() > 2 * counts[counts > 0].min()  # else there would be nothing to even out
-    order = weighted(evening_weights(f, fs), 500, torch.Generator().manual_seed(0))
+    order = draws(len(fs), evening_weights(f, fs), 500, torch.Generator().manual_seed(0))
     drawn = reading[torch.cat([next(order) for _ in range(10)])].bincount(minlength=10)
     expected = 5000 / int((counts > 0).sum())
     assert drawn[counts > 0].float().sub(expected).abs().max() < 0.2 * expected

@@ -1,0 +1,162 @@
+"""A faces run on faces, artwork and weights made here: trained, resumed, measured, exported."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from tests.training.small import write_artwork, write_faces, write_resnet29
+from training.config import FacesConfig, preset
+from training.face_data import Faces
+from training.face_evaluate import best_of_several, detection, emoji, spread
+from training.face_export import export_faces
+from training.face_networks import face_discriminator, face_generator
+from training.faces import WEIGHTS, TrainedFaces, draw_avatars, evening_weights, train_faces
+from training.run import Run
+
+
+@pytest.fixture(scope="module")
+def config() -> FacesConfig:
+    smoke = preset("faces_smoke", steps=4, avatars=24, tid_first=1)
+    assert isinstance(smoke, FacesConfig)
+    return smoke
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_faces(folder / "faces", "lfw", [f"Person_{i // 3}" for i in range(30)])
+    for seed, name in enumerate(("generated", "fake", "london"), 1):
+        write_faces(folder / "faces", name, [""] * 6, seed)
+    write_resnet29(folder / "networks" / WEIGHTS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs whose cache holds the artwork, so that npm is not asked for it."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_artwork(folder / "artwork")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_npm(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.faces.obtain", lambda *_: [runs / "artwork" / "svgs.js"])
+
+
+@pytest.fixture(scope="module")
+def run(config: FacesConfig, runs: Path) -> Run:
+    return Run(runs / "smoke", "faces_smoke", config)
+
+
+@pytest.fixture
+def trained(run: Run, data: Path) -> TrainedFaces:
+    return train_faces(run, data)
+
+
+def test_g_draws_64_pixels_in_range() -> None:
+    y = face_generator(20, 16)(torch.randn(2, 20))
+    assert y.shape == (2, 3, 64, 64)
+    assert y.abs().max() <= 1
+
+
+@pytest.mark.parametrize("side", [64, 152])
+def test_d_tells_three_kinds(side: int) -> None:
+    D = face_discriminator(side, 16)
+    assert D(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+    strides = [m.stride for m in D.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(strides) == {64: 5, 152: 6}[side]
+
+
+def test_a_run_leaves_what_it_made(trained: TrainedFaces, run: Run) -> None:
+    assert (run.folder / "grid-000004.png").exists()
+    assert json.loads((run.folder / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
+    assert not trained.f.training
+    assert not trained.g.training
+
+
+def test_a_second_start_trains_nothing(
+    trained: TrainedFaces, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.faces.features_of_domains", None)
+    again = train_faces(run, data)
+    for one, other in ((trained.f, again.f), (trained.g, again.g)):
+        assert all(
+            torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items()
+        )
+
+
+def test_without_the_faces_it_says_what_to_do(runs: Path, config: FacesConfig, data: Path) -> None:
+    half = runs / "half"
+    shutil.copytree(data / "networks", half / "networks")
+    with pytest.raises(FileNotFoundError, match=r"lfw_152\.zip is missing"):
+        train_faces(Run(half / "runs" / "x", "faces_smoke", config), half)
+
+
+def test_a_run_of_digits_is_refused(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(ValueError, match="no run of faces"):
+        train_faces(Run(tmp_path / "d", "digits_smoke", preset("digits_smoke")), data)
+
+
+def test_avatars_are_drawn_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t, attributes = draw_avatars(runs / "cache", 24)
+    assert t.shape == (24, 3, 64, 64)
+    assert len(attributes) == 24
+    monkeypatch.setattr("training.faces.avatars", None)
+    assert torch.equal(draw_avatars(runs / "cache", 24)[0], t)
+
+
+def test_rare_faces_are_drawn_more_often() -> None:
+    random = torch.Generator().manual_seed(0)
+    many = torch.randn(900, 4, generator=random)
+    few = torch.randn(100, 4, generator=random) + 30
+    weights = evening_weights(torch.cat([many, few]), 2, seed=1)
+    share = (weights[900:].sum() / weights.sum()).item()
+    assert share == pytest.approx(0.25, abs=0.02)  # sqrt(100) of sqrt(900) + sqrt(100)
+
+
+def test_eq_8_chooses_the_smallest_distance(trained: TrainedFaces) -> None:
+    from_disk = torch.randint(0, 256, (5, 3, 152, 152), dtype=torch.uint8)
+    faces = Faces("x", list("abcde"), ["A", "A", "A", "B", "B"], from_disk)
+    chosen = best_of_several(trained, faces, ["A"])["Eq. 8's choice"](from_disk)
+    pictures, distances = emoji(trained, from_disk[[0, 2]].permute(0, 2, 3, 1))
+    assert torch.equal(chosen[0], pictures[distances.argmin()])
+
+
+def test_spread_is_the_mean_distance_of_pairs() -> None:
+    assert spread(torch.zeros(4, 3)) == 0
+    assert spread(torch.eye(2) * 3) in (0.0, pytest.approx(18**0.5))
+
+
+def test_a_classifier_detects_what_is_not_of_t(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.face_evaluate.CLASSIFIER_STEPS", 25)
+    white = torch.full((30, 64, 64, 3), 250, dtype=torch.uint8)
+    found = detection(white, white, torch.zeros_like(white))
+    assert found["detected_gs"] > 0.9
+    assert found["detected_t"] == found["detected_gt"]
+
+
+def test_the_export_runs_without_torch(trained: TrainedFaces, run: Run, tmp_path: Path) -> None:
+    photographs = np.random.default_rng(0).integers(0, 256, (8, 152, 152, 3), dtype=np.uint8)
+    (tmp_path / "u.onnx").write_bytes(b"an upscaler")
+    folder = tmp_path / "emoji"
+    manifest = export_faces(
+        run, trained, folder, photographs, {"upscale": tmp_path / "u.onnx"}, {"s": 3}
+    )
+    assert manifest["weights"]["bytes"] == (folder / "weights.bin").stat().st_size
+    for name in ("model.onnx", "distance.onnx"):
+        assert (folder / name).stat().st_size < 400_000  # f's weights are not in it
+    session = onnxruntime.InferenceSession(folder / "distance.onnx")
+    y, distance = session.run(None, {"x": photographs[:2, :100, :100]})
+    assert (y.shape, y.dtype, distance.shape) == ((2, 64, 64, 3), np.uint8, (2,))
+    (alone,) = onnxruntime.InferenceSession(folder / "model.onnx").run(None, {"x": photographs[:1]})
+    expected, distances = emoji(trained, torch.from_numpy(photographs[:1]))
+    assert np.abs(alone.astype(int) - expected.numpy()).max() <= 2
+    again = session.run(None, {"x": photographs[:1]})[1]
+    assert again[0] == pytest.approx(distances[0].item(), rel=0.02)
+    assert "Domain Transfer Network" in (folder / "CARD.md").read_text()
