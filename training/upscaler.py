@@ -1,0 +1,279 @@
+"""The upscaler of the emoji (Sec. 5.2, Appendix B, Figure 7): 64x64 to 512x512, behind g.
+
+The paper took the network of Dong et al. (2016), trained on photographs. T is vector art here,
+so exact pairs cost nothing: every avatar is drawn at 64 px and at 512 px, and a small
+sub-pixel network (ESPCN, Shi et al. 2016) learns the one from the other. In use it is given
+what g draws, softer and noisier than a rasterised avatar: so most of its inputs are degraded,
+their targets never.
+
+Pictures are float tensors in [-1, 1], [B, 3, H, W], unless said otherwise.
+"""
+
+import copy
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx.tools.update_model_dims import update_inputs_outputs_dims
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training.export import fused, write_graph
+from training.networks import frozen, placed, to_unit
+
+SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become
+LOG_EVERY = 50  # steps
+SAVE_EVERY = 500
+
+
+@dataclass(frozen=True)
+class UpscalerConfig:
+    """How the upscaler is built and trained; amounts are in the unit of the range [-1, 1]."""
+
+    steps: int = 4000
+    batch: int = 12  # crops
+    crop: int = 40  # pixels of 64
+    lr: float = 2e-3
+    warmup: int = 100  # steps; after them a cosine to zero
+    width: int = 48
+    blocks: int = 7
+    expand: int = 128  # channels before the 192 sub-pixels
+    epsilon: float = 0.01  # of the Charbonnier loss: about one grey level
+    clean: float = 0.3  # share of inputs left as they were drawn
+    blur: float = 1.0  # at most this share of the picture blurred by 1 px
+    noise: float = 0.05  # standard deviation at most, pixel by pixel
+    wobble: float = 0.06  # the same of a smooth change of colour
+    seed: int = 1
+    bf16: bool = True  # autocast
+
+
+class Block(nn.Module):
+    """ReLU(x + convolution(x)), which onnxruntime does in one pass."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.convolution(x))
+
+
+class Upscaler(nn.Module):
+    """A picture eight times as large: what to add to its nearest enlargement.
+
+    All convolutions see the small picture, and the last one answers with 64 sub-pixels a
+    colour. Before training it is the nearest enlargement itself.
+    """
+
+    def __init__(self, config: UpscalerConfig) -> None:
+        super().__init__()
+        width, expand = config.width, config.expand
+        last = nn.Conv2d(expand, 3 * SCALE**2, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(cast(Tensor, last.bias))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, width, 5, padding=2),
+            nn.ReLU(),
+            *(Block(width) for _ in range(config.blocks)),
+            nn.Conv2d(width, expand, 3, padding=1),
+            nn.ReLU(),
+            last,
+        )
+
+    def subpixels(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] to [B, 3, 64, H, W]: the 8 x 8 pixels that each pixel becomes."""
+        n, _, height, width = x.shape
+        added: Tensor = self.body(x).view(n, 3, SCALE**2, height, width)
+        return added + x.unsqueeze(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] to [B, 3, 8 H, 8 W]; in [-1, 1] only about."""
+        return F.pixel_shuffle(self.subpixels(x).flatten(1, 2), SCALE)
+
+
+def uniform(x: Tensor, most: float, random: torch.Generator) -> Tensor:
+    """A number of [0, most) for each picture of x: [B, 1, 1, 1]."""
+    return torch.rand(len(x), 1, 1, 1, generator=random) * most
+
+
+def degrade(x: Tensor, config: UpscalerConfig, random: torch.Generator) -> Tensor:
+    """`x` as g might draw it: colours that drift, soft outlines, noise. In [-1, 1] again."""
+    n, channels, height, width = x.shape
+    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a deviation of 1 px
+    kernel = torch.outer(row, row).expand(channels, 1, 5, 5)
+    blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), "replicate"), kernel, groups=channels)
+    coarse = torch.randn(n, channels, height // 8 + 1, width // 8 + 1, generator=random)
+    drift = F.interpolate(coarse, (height, width), mode="bicubic")
+    worse = (
+        torch.lerp(x, blurred, uniform(x, config.blur, random))
+        + drift * uniform(x, config.wobble, random)
+        + torch.randn(x.shape, generator=random) * uniform(x, config.noise, random)
+    )
+    kept = uniform(x, 1.0, random) < config.clean
+    return torch.where(kept, x, worse).clamp(-1, 1)
+
+
+def upscaler_loss(y: Tensor, truth: Tensor, epsilon: float) -> Tensor:
+    """Charbonnier's sqrt(d² + ε²) of the pictures as drawn and of their halves, mean-reduced.
+
+    The halves are the 256 px that are delivered by default. Like L1 it asks for the median,
+    which leaves an outline sharp where squares would ask for the mean.
+    """
+    difference = y - truth
+    terms = (difference, F.avg_pool2d(difference, 2))
+    return torch.stack([(d.square() + epsilon**2).sqrt().mean() for d in terms]).sum()
+
+
+def crops(
+    small: Tensor, large: Tensor, config: UpscalerConfig, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch of places in avatars of uint8 [n, 64, 64, 3] and [n, 512, 512, 3].
+
+    [B, 3, crop, crop] and [B, 3, 8 crop, 8 crop].
+    """
+    side, free = config.crop, small.shape[1] - config.crop + 1
+    index = torch.randint(len(small), (config.batch,), generator=random).tolist()
+    corners = torch.randint(free, (config.batch, 2), generator=random).tolist()
+    parts = []
+    for pictures, scale in ((small, 1), (large, SCALE)):
+        cut = [
+            pictures[i, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+            for i, (top, left) in zip(index, corners, strict=True)
+        ]
+        parts.append(to_unit(torch.stack(cut).permute(0, 3, 1, 2)))
+    return parts[0], parts[1]
+
+
+class Training:
+    """The network, its optimiser and its randomness; one call of `step` is one update."""
+
+    def __init__(self, config: UpscalerConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.net = placed(Upscaler(config), torch.device("cpu"))
+        self.optimizer = torch.optim.Adam(self.net.parameters(), config.lr)
+        self.random = torch.Generator().manual_seed(config.seed)
+
+    def step(self, small: Tensor, large: Tensor, step: int) -> float:
+        """One update on crops of `small` and `large`; returns the loss."""
+        config = self.config
+        rate = min(1.0, (step + 1) / config.warmup)
+        rate *= 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
+        self.optimizer.param_groups[0]["lr"] = config.lr * rate
+        x, truth = crops(small, large, config, self.random)
+        x = degrade(x, config, self.random)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+            y = self.net(x)
+        loss = upscaler_loss(y.float(), truth, config.epsilon)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.item()
+
+    def save(self, path: Path, step: int) -> None:
+        """Everything an exact resume needs, written whole or not at all."""
+        part = path.with_suffix(".part")
+        state = {
+            "config": dataclasses.asdict(self.config),
+            "step": step,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.random.get_state(),
+        }
+        torch.save(state, part)
+        part.replace(path)
+
+    def restore(self, path: Path) -> int:
+        """Take up what `save` wrote; returns its step, 0 where there is nothing.
+
+        Raises ValueError where it belongs to another configuration.
+        """
+        if not path.exists():
+            return 0
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["config"] != dataclasses.asdict(self.config):
+            raise ValueError(f"{path} is of another configuration: use another --out")
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.random.set_state(state["random"])
+        return int(state["step"])
+
+
+def train_upscaler(small: Tensor, large: Tensor, folder: Path, config: UpscalerConfig) -> Upscaler:
+    """Learn uint8 [n, 512, 512, 3] from uint8 [n, 64, 64, 3]; returns the network, frozen.
+
+    Keeps upscaler.pt and log.jsonl in `folder` and goes on where an earlier start stopped.
+    Raises ValueError where the folder holds a training of another configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(config)
+    start = training.restore(folder / "upscaler.pt")
+    progress = tqdm(range(start, config.steps), "upscaler", config.steps, initial=start)
+    total = 0.0
+    for step in progress:
+        total += training.step(small, large, step)
+        if (step + 1) % LOG_EVERY == 0:
+            line = {"step": step + 1, "loss": round(total / LOG_EVERY, 5)}
+            with (folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            progress.set_postfix(line)
+            total = 0.0
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
+            training.save(folder / "upscaler.pt", step + 1)
+    return frozen(training.net)
+
+
+class UpscaleGraph(nn.Module):
+    """The network between uint8 pictures, rounding and clipping included."""
+
+    def __init__(self, net: Upscaler) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net)
+        self.net.body = fused(net.body)
+        frozen(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y, uint8 [N, 8 H, 8 W, 3], of x, uint8 [N, H, W, 3].
+
+        The pixels are put in their places last, as single bytes.
+        """
+        n, height, width, _ = x.shape
+        y = self.net.subpixels(x.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        y = ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        y = y.view(n, 3, SCALE, SCALE, height, width).permute(0, 4, 2, 5, 3, 1)
+        return y.reshape(n, SCALE * height, SCALE * width, 3)
+
+
+@torch.no_grad()
+def upscale(net: Upscaler, pictures: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] to uint8 [N, 8 H, 8 W, 3]."""
+    graph = UpscaleGraph(net)
+    return torch.cat([graph(chunk) for chunk in torch.split(pictures, 16)])
+
+
+def export_upscaler(net: Upscaler, path: Path) -> None:
+    """Write the graph: x uint8 [N, 64, 64, 3] to y uint8 [N, 512, 512, 3], weights in float16."""
+    write_graph(UpscaleGraph(net), path, ["y"])
+    large = SIDE * SCALE  # g draws one size, and only that one was learned
+    shapes = {"x": ["N", SIDE, SIDE, 3]}, {"y": ["N", large, large, 3]}
+    onnx.save(update_inputs_outputs_dims(onnx.load(path), *shapes), path)
+
+
+def area(pictures: Tensor, side: int) -> Tensor:
+    """uint8 [N, S, S, 3] reduced to uint8 [N, side, side, 3]; each pixel is the exact mean of
+    its square, so `side` divides S."""
+    mean = F.avg_pool2d(pictures.permute(0, 3, 1, 2).float(), pictures.shape[1] // side)
+    return mean.round().byte().permute(0, 2, 3, 1)
+
+
+def psnr(pictures: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 [N, ...]: the mean over the N pictures, infinite
+    where one of them equals its truth."""
+    square = (pictures.float() - truth.float()).square().flatten(1).mean(1)
+    return float((10 * torch.log10(255**2 / square)).mean())
