@@ -36,7 +36,7 @@ SAVE_EVERY = 500
 class UpscalerConfig:
     """How the upscaler is built and trained; amounts are in the unit of the range [-1, 1]."""
 
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 12  # crops
     crop: int = 40  # pixels of 64
     lr: float = 2e-3
@@ -45,10 +45,12 @@ class UpscalerConfig:
     blocks: int = 7
     expand: int = 128  # channels before the 192 sub-pixels
     epsilon: float = 0.01  # of the Charbonnier loss: about one grey level
-    clean: float = 0.3  # share of inputs left as they were drawn
-    blur: float = 1.0  # at most this share of the picture blurred by 1 px
-    noise: float = 0.05  # standard deviation at most, pixel by pixel
-    wobble: float = 0.06  # the same of a smooth change of colour
+    clean: float = 0.1  # share of inputs left as they were drawn
+    bend: float = 0.6  # pixels, standard deviation at most of shaking outlines
+    blur: float = 0.7  # at most this share of the picture blurred by 1 px
+    drift: float = 0.06  # standard deviation at most of a smooth change of colour
+    grain: float = 0.12  # the same of patches of blots, 2 px wide
+    noise: float = 0.04  # the same pixel by pixel
     seed: int = 1
     bf16: bool = True  # autocast
 
@@ -102,17 +104,39 @@ def uniform(x: Tensor, most: float, random: torch.Generator) -> Tensor:
     return torch.rand(len(x), 1, 1, 1, generator=random) * most
 
 
+def smooth(x: Tensor, cell: int, channels: int, random: torch.Generator) -> Tensor:
+    """Noise of deviation 1 (less between its knots) that changes over about `cell` pixels:
+    [B, channels, H, W] for pictures x."""
+    n, _, height, width = x.shape
+    knots = torch.randn(n, channels, height // cell + 1, width // cell + 1, generator=random)
+    return F.interpolate(knots, (height, width), mode="bicubic")
+
+
+def bend(x: Tensor, most: float, random: torch.Generator) -> Tensor:
+    """Every picture of x pushed about by up to `most` pixels (deviation), a little everywhere."""
+    n, _, height, width = x.shape
+    still = torch.eye(2, 3).expand(n, 2, 3)
+    places = F.affine_grid(still, list(x.shape), align_corners=False)
+    pushed = smooth(x, 4, 2, random) * uniform(x, most, random)
+    pushed = pushed.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
+    return F.grid_sample(x, places + pushed, padding_mode="border", align_corners=False)
+
+
 def degrade(x: Tensor, config: UpscalerConfig, random: torch.Generator) -> Tensor:
-    """`x` as g might draw it: colours that drift, soft outlines, noise. In [-1, 1] again."""
-    n, channels, height, width = x.shape
+    """`x` as g might draw it: shaking and soft outlines, drifting colours, patches of blots,
+    noise. In [-1, 1] again."""
+    channels = x.shape[1]
     row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a deviation of 1 px
     kernel = torch.outer(row, row).expand(channels, 1, 5, 5)
-    blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), "replicate"), kernel, groups=channels)
-    coarse = torch.randn(n, channels, height // 8 + 1, width // 8 + 1, generator=random)
-    drift = F.interpolate(coarse, (height, width), mode="bicubic")
+    bent = bend(x, config.bend, random)
+    blurred = F.conv2d(F.pad(bent, (2, 2, 2, 2), "replicate"), kernel, groups=channels)
+    # Most of a blot is the same in all colours: g goes wrong in lightness before hue.
+    blots = 0.7 * smooth(x, 2, 1, random) + 0.3 * smooth(x, 2, channels, random)
+    patches = smooth(x, 8, 1, random).clamp(min=0)
     worse = (
-        torch.lerp(x, blurred, uniform(x, config.blur, random))
-        + drift * uniform(x, config.wobble, random)
+        torch.lerp(bent, blurred, uniform(x, config.blur, random))
+        + smooth(x, 8, channels, random) * uniform(x, config.drift, random)
+        + blots * patches * uniform(x, config.grain, random)
         + torch.randn(x.shape, generator=random) * uniform(x, config.noise, random)
     )
     kept = uniform(x, 1.0, random) < config.clean
