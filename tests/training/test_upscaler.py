@@ -133,25 +133,39 @@ def test_crops_of_both_sizes_show_the_same_place(pairs: tuple[Tensor, Tensor]) -
     assert x.std() > 0.1
 
 
+NOTHING = dataclasses.replace(TINY, clean=0, bend=0, blur=0, drift=0, grain=0, noise=0)
+
+
 def test_clean_inputs_are_left_alone_and_others_are_not() -> None:
     x = torch.rand(200, 3, 16, 16) * 2 - 1
-    y = degrade(x, TINY, torch.Generator().manual_seed(0))
+    half = dataclasses.replace(TINY, clean=0.5)
+    y = degrade(x, half, torch.Generator().manual_seed(0))
     kept = (x == y).flatten(1).all(1).float().mean()
-    assert kept == pytest.approx(TINY.clean, abs=0.1)
+    assert kept == pytest.approx(0.5, abs=0.1)
     assert y.abs().max() <= 1
-    assert 0.02 < (x - y).abs().mean() < 0.3
+    assert 0.02 < (x - y).abs().mean() < 0.5
 
 
-def test_degrading_blurs_and_adds_noise() -> None:
+def test_each_way_of_degrading_by_itself() -> None:
     edge = torch.full((50, 3, 16, 16), -0.5)
     edge[..., 8:] = 0.5
-    only = dataclasses.replace(TINY, clean=0, blur=0, noise=0, wobble=0)
     random = torch.Generator().manual_seed(0)
-    assert torch.equal(degrade(edge, only, random), edge)
-    blurred = degrade(edge, dataclasses.replace(only, blur=1), random)
-    assert blurred[..., 7].mean() == pytest.approx(-0.5 + 0.5 * 5 / 16, abs=0.05)
-    noisy = degrade(edge, dataclasses.replace(only, noise=0.1), random)
-    assert (noisy - edge).std() == pytest.approx(0.1 / 3**0.5, rel=0.2)
+
+    def changed(**only: float) -> Tensor:
+        return degrade(edge, dataclasses.replace(NOTHING, **only), random) - edge
+
+    assert changed().abs().max() < 1e-5
+    # 5/16 of the kernel lies beyond the edge, and half of `blur` is used on the average.
+    assert changed(blur=1.0)[..., 7].mean() == pytest.approx(0.5 * 5 / 16, abs=0.05)
+    assert changed(noise=0.1).std() == pytest.approx(0.1 / 3**0.5, rel=0.2)
+    bent = changed(bend=0.6)
+    assert bent[..., 7:9].std() > 0.05
+    assert bent[..., :4].abs().max() < 1e-5  # flat colour has nothing to be pushed
+    drift, grain = changed(drift=0.1), changed(grain=0.1)
+    for difference, low, high in ((drift, 0.02, 0.08), (grain, 0.01, 0.06)):
+        assert low < difference.std() < high
+    steps = [(x[..., 1:] - x[..., :-1]).std() / x.std() for x in (drift, grain)]
+    assert steps[0] < 0.3 < steps[1]  # one changes slowly, the other from blot to blot
 
 
 def test_the_loss_by_hand() -> None:
