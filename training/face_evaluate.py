@@ -166,8 +166,8 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
     found = detection(avatars[-2000:], gt, gs)
     wide = spread(embedded(trained, gx)) / spread(of_avatars)
 
-    def figure(value: float, n: int) -> dict[str, Any]:
-        return {"value": round(value, 5), "split": "LFW held out", "n": n}
+    def figure(value: float, n: int, split: str = "LFW held out") -> dict[str, Any]:
+        return {"value": round(value, 5), "split": split, "n": n}
 
     metrics = {
         f"{short}_{row.judge}": figure(getattr(row, field), row.n)
@@ -185,7 +185,14 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
         "hair_spearman": figure(alike.hair.rho or 0.0, alike.hair.n),
         "spread_of_avatars": figure(wide, len(gx)),
         "f_distance_mean": figure(float(distances.mean()), len(gx)),
-        **{name: figure(value, len(gs)) for name, value in found.items()},
+        **{
+            name: figure(found[name], len(x) - 2 * len(x) // 3, split)
+            for name, x, split in (
+                ("detected_t", gt, "avatars (t)"),
+                ("detected_gt", gt, "avatars (t)"),
+                ("detected_gs", gs, "LFW held out"),
+            )
+        },
     }
     result = {"preset": run.name, "seed": config.seed, "gallery": table.gallery, "metrics": metrics}
     (run.folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
