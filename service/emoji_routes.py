@@ -6,7 +6,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from service.emoji import Emoji, draw_emoji, finish
-from service.exchange import PICTURE_BODY, Upload, choose, picture_answer, received, respond
+from service.exchange import (
+    PICTURE_BODY,
+    UPLOAD_PROBLEMS,
+    Upload,
+    choose,
+    picture_answer,
+    received,
+    respond,
+)
 from service.faces import Found
 from service.lifecycle import Service
 from service.models import Model
@@ -25,19 +33,7 @@ router = APIRouter()
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
         **picture_answer("what of the face the emoji lost"),
-        **documented(
-            "bad_request",
-            "unknown_model",
-            "too_large",
-            "not_an_image",
-            "unsupported_format",
-            "no_face",
-            "invalid_parameter",
-            "queue_full",
-            "not_ready",
-            "draining",
-            "deadline_exceeded",
-        ),
+        **documented(*UPLOAD_PROBLEMS, "no_face"),
     },
     openapi_extra={"requestBody": PICTURE_BODY},
 )

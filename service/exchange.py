@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.lifecycle import Service
 from service.negotiation import Choice, negotiate
 from service.pictures import MEDIA_TYPES
-from service.problems import Problem
+from service.problems import Code, Problem
 from service.schemas import PictureFormat, TransferAnswer
 from service.transfer import Transferred
 from service.uploads import FIELD, content_type, read_body
@@ -31,6 +31,20 @@ PICTURE_BODY = {
         "image/*": {"schema": BINARY},
     },
 }
+
+# What can be wrong with any upload of a picture for a model.
+UPLOAD_PROBLEMS: tuple[Code, ...] = (
+    "bad_request",
+    "unknown_model",
+    "too_large",
+    "not_an_image",
+    "unsupported_format",
+    "invalid_parameter",
+    "queue_full",
+    "not_ready",
+    "draining",
+    "deadline_exceeded",
+)
 
 
 def picture_answer(distance: str, **headers: str) -> dict[int | str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from service.emoji import Emoji, draw_emoji, finish
 from service.emoji_routes import face_of
 from service.exchange import (
     BINARY,
+    UPLOAD_PROBLEMS,
     Upload,
     choose,
     picture_answer,
@@ -68,20 +69,7 @@ PHOTOS_BODY = {
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
         **picture_answer("the smallest so far"),
-        **documented(
-            "bad_request",
-            "unknown_model",
-            "too_large",
-            "not_an_image",
-            "unsupported_format",
-            "no_face",
-            "invalid_parameter",
-            "queue_full",
-            "not_ready",
-            "draining",
-            "store_unavailable",
-            "deadline_exceeded",
-        ),
+        **documented(*UPLOAD_PROBLEMS, "no_face", "store_unavailable"),
     },
     openapi_extra={"requestBody": PHOTOS_BODY},
 )

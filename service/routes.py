@@ -5,7 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from service.exchange import PICTURE_BODY, choose, picture_answer, received, respond
+from service.exchange import (
+    PICTURE_BODY,
+    UPLOAD_PROBLEMS,
+    choose,
+    picture_answer,
+    received,
+    respond,
+)
 from service.lifecycle import Service
 from service.models import Model
 from service.negotiation import Choice
@@ -24,18 +31,7 @@ router = APIRouter()
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
         **picture_answer("only with `distance=true`"),
-        **documented(
-            "bad_request",
-            "unknown_model",
-            "too_large",
-            "not_an_image",
-            "unsupported_format",
-            "invalid_parameter",
-            "queue_full",
-            "not_ready",
-            "draining",
-            "deadline_exceeded",
-        ),
+        **documented(*UPLOAD_PROBLEMS),
     },
     openapi_extra={"requestBody": PICTURE_BODY},
 )

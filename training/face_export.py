@@ -8,28 +8,27 @@ the upscaler that draws the emoji large, where they are given.
 import copy
 import json
 import shutil
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.card import face_card
-from training.export import OPSET, check_parity, described, fused, rounded, write_graph
+from training.config import FacesConfig
+from training.detector import write_detector
+from training.face_data import CONSENTED, LABELLED, STUDIO, read_faces, split_by_identity
 from training.face_data import SIDE as PHOTO
-from training.face_features import FaceFeatures
 from training.face_networks import SIDE
 from training.faces import TrainedFaces
-from training.networks import frozen
+from training.graphs import GRAPHS, OPSET, described, require_parity, rounded, write_graph
 from training.run import Run
 
 WEIGHTS = "weights.bin"
+DETECTOR = "retinaface_mnet025.onnx"
 EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in their graph
 ALIGN = 64  # bytes
 # Where the shipped detector puts the eyes of training photographs, in shares of the side: on
@@ -49,39 +48,10 @@ LIMITS = (
 )
 
 
-class EmojiGraph(nn.Module):
-    """G(x) of aligned faces with its pre- and post-processing: the graph `model.onnx`."""
-
-    def __init__(self, f: FaceFeatures, g: nn.Sequential) -> None:
-        super().__init__()
-        self.f = rounded(copy.deepcopy(f).float())
-        self.g = fused(g)
-        frozen(self)
-
-    def read(self, x: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] to [-1, 1], [N, 3, 152, 152]."""
-        x = F.interpolate(x.permute(0, 3, 1, 2), (PHOTO, PHOTO), mode="bilinear", antialias=True)
-        return x.float() / 127.5 - 1
-
-    def draw(self, features: Tensor) -> Tensor:
-        """g of features [N, K] as a picture uint8 [N, 64, 64, 3]."""
-        y = ((self.g(features) + 1) * 127.5).round().clamp(0, 255)
-        return cast(Tensor, y.to(torch.uint8).permute(0, 2, 3, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """y = G(x): uint8 [N, H, W, 3] to uint8 [N, 64, 64, 3]."""
-        return self.draw(self.f.features(self.read(x)))
-
-
-class EmojiDistanceGraph(EmojiGraph):
-    """G(x) and Eq. 8's ‖f(x) - f(G(x))‖ of the emoji as delivered: `distance.onnx`."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """y uint8 [N, 64, 64, 3] and the distance float32 [N] of uint8 [N, H, W, 3]."""
-        fx = self.f.features(self.read(x))
-        y = self.draw(fx)
-        again = self.f.features(y.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return y, (fx - again).square().sum(1).sqrt()
+def read(x: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] to [-1, 1], [N, 3, 152, 152]."""
+    x = F.interpolate(x.permute(0, 3, 1, 2), (PHOTO, PHOTO), mode="bilinear", antialias=True)
+    return x.float() / 127.5 - 1
 
 
 def share_weights(paths: list[Path], target: Path) -> None:
@@ -111,37 +81,37 @@ def share_weights(paths: list[Path], target: Path) -> None:
 
 
 def export_faces(
-    run: Run,
-    trained: TrainedFaces,
-    folder: Path,
-    photographs: npt.NDArray[np.uint8],
-    extras: dict[str, Path],
-    data: dict[str, int],
+    run: Run, trained: TrainedFaces, folder: Path, data: Path, upscaler: Path | None = None
 ) -> dict[str, Any]:
     """Write models/<name>/ from a finished run; returns the manifest.
 
-    `photographs` uint8 [N >= 8, 152, 152, 3] try the graphs; `extras` are finished graphs to
-    copy, by role (detect, upscale); `data` are sizes of splits. Raises ValueError where graph
-    and PyTorch differ by more than one grey level.
+    `data` holds faces/ and networks/ as in training; the detector is made of the published one in
+    there, `upscaler` is a finished graph. Raises FileNotFoundError where something is missing,
+    ValueError where graph and PyTorch differ by more than one grey level.
     """
+    if upscaler is not None and not upscaler.exists():
+        raise FileNotFoundError(f"{upscaler} is missing: run `dtn upscaler` first")
+    consented = read_faces(data / "faces", CONSENTED).images[:16]
+    photographs = consented.permute(0, 2, 3, 1).contiguous().numpy()
+    real, held_out = split_by_identity(read_faces(data / "faces", LABELLED))
+    sizes = {f"{LABELLED} (s)": len(real), f"{LABELLED} held out": len(held_out)}
+    sizes |= {f"{name} (s)": len(read_faces(data / "faces", name)) for name in STUDIO}
+    sizes |= {"avatars (t)": run.config.avatars} if isinstance(run.config, FacesConfig) else {}
     folder.mkdir(parents=True, exist_ok=True)
     f, g = trained.f.cpu(), trained.g.cpu()
-    kinds: dict[str, tuple[Callable[..., EmojiGraph], list[str]]] = {
-        "model.onnx": (EmojiGraph, ["y"]),
-        "distance.onnx": (EmojiDistanceGraph, ["y", "f_distance"]),
-    }
-    modules = {}
-    for name, (kind, outputs) in kinds.items():
-        modules[name] = kind(f, g)
-        write_graph(modules[name], folder / name, outputs)
-    share_weights([folder / name for name in kinds], folder / WEIGHTS)
-    for name, module in modules.items():
-        if (worst := check_parity(folder / name, module, photographs)) > 1:
-            raise ValueError(f"{name} differs from PyTorch by {worst} grey levels")
-    files = {"transfer": folder / "model.onnx", "distance": folder / "distance.onnx"}
-    for role, path in extras.items():
-        files[role] = folder / f"{role}.onnx"
-        shutil.copyfile(path, files[role])
+    modules, files = {}, {}
+    for role, (name, kind, outputs) in GRAPHS.items():
+        files[role] = folder / name
+        modules[role] = kind(read, rounded(copy.deepcopy(f).float()), g)
+        write_graph(modules[role], files[role], outputs)
+    share_weights(list(files.values()), folder / WEIGHTS)
+    for role, module in modules.items():
+        require_parity(files[role], module, photographs)
+    files["detect"] = folder / "detect.onnx"
+    write_detector(data / "networks" / DETECTOR, files["detect"])
+    if upscaler is not None:
+        files["upscale"] = folder / "upscale.onnx"
+        shutil.copyfile(upscaler, files["upscale"])
     measured = run.folder / "metrics.json"
     manifest = {
         "schema": 1,
@@ -162,7 +132,7 @@ def export_faces(
             "device": "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(),
             "config": json.loads((run.folder / "config.json").read_text()),
         },
-        "data": {"protocol": "LFW, one named person in four held out", "splits": data},
+        "data": {"protocol": "LFW, one named person in four held out", "splits": sizes},
         "metrics": json.loads(measured.read_text())["metrics"] if measured.exists() else {},
         "limits": LIMITS,
         "licence": LICENCE,

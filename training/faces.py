@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.avatars import avatars
 from training.config import FacesConfig
 from training.dtn import DTN, Domains, train_dtn
-from training.face_data import STUDIO, Faces, read_faces, split_by_identity
+from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
 from training.face_features import FaceFeatures, face_features, raw_features
 from training.face_networks import SIDE, face_discriminator, face_generator
 from training.packages import FACESJS, obtain
@@ -48,7 +48,7 @@ def draw_avatars(cache: Path, n: int) -> tuple[Tensor, list[dict[str, object]]]:
 
 def source(data: Path) -> Faces:
     """s: every photograph but those of held-out people."""
-    real, _ = split_by_identity(read_faces(data / "faces", "lfw"))
+    real, _ = split_by_identity(read_faces(data / "faces", LABELLED))
     parts = [real, *(read_faces(data / "faces", name) for name in STUDIO)]
     return Faces(
         "s",
@@ -148,6 +148,14 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
     dtn = faces_dtn(f, config, run.device)
     preview = read_faces(data / "faces", "london").images[:32].to(run.device)
     return TrainedFaces(f, train_dtn(run, dtn, gather, preview))
+
+
+def load_faces(run: Run, data: Path) -> TrainedFaces:
+    """The networks of a finished run. Raises ValueError where it is not finished."""
+    state = run.load("dtn.pt")
+    if state is None or state["step"] < run.config.steps:
+        raise ValueError(f"{run.folder} is not finished: run `dtn train {run.name}` first")
+    return train_faces(run, data)
 
 
 def features_of_domains(

@@ -24,7 +24,7 @@ from onnx.tools.update_model_dims import update_inputs_outputs_dims
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.export import fused, write_graph
+from training.graphs import fused, write_graph
 from training.networks import frozen, placed, to_unit
 
 SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from training.avatars import avatars
 from training.cli import one_line_errors
-from training.export import check_parity
+from training.graphs import check_parity
 from training.networks import frozen, to_unit
 from training.upscaler import (
     UpscaleGraph,

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from service.manifest import Manifest
-from training.export import DistanceGraph, TransferGraph, check_parity, export, write_graph
+from training.export import export, read, stored
+from training.graphs import DistanceGraph, TransferGraph, check_parity, write_graph
 from training.networks import DigitNet, generator
 from training.run import Run
 from training.train import Trained
@@ -51,7 +52,7 @@ def test_the_graph_equals_the_untouched_networks(
     lively: tuple[DigitNet, torch.nn.Sequential], tmp_path: Path, n: int, height: int, width: int
 ) -> None:
     f, g = lively
-    write_graph(TransferGraph(f, g), tmp_path / "m.onnx", ["y"])
+    write_graph(TransferGraph(read, stored(f), g), tmp_path / "m.onnx", ["y"])
     x = pictures(n, height, width)
     (y,) = session(tmp_path / "m.onnx").run(None, {"x": x})
     with torch.no_grad():
@@ -67,7 +68,7 @@ def test_the_networks_themselves_are_left_alone(
     lively: tuple[DigitNet, torch.nn.Sequential],
 ) -> None:
     before = [weight.clone() for net in lively for weight in net.parameters()]
-    TransferGraph(*lively)
+    TransferGraph(read, stored(lively[0]), lively[1])
     after = [weight for net in lively for weight in net.parameters()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
@@ -76,7 +77,7 @@ def test_the_networks_themselves_are_left_alone(
 def test_any_size_goes_in(
     lively: tuple[DigitNet, torch.nn.Sequential], tmp_path: Path, size: tuple[int, int]
 ) -> None:
-    module = TransferGraph(*lively)
+    module = TransferGraph(read, stored(lively[0]), lively[1])
     write_graph(module, tmp_path / "m.onnx", ["y"])
     x = np.asarray(Image.fromarray(pictures(1, 8, 8)[0]).resize(size[::-1]))[None]
     (y,) = session(tmp_path / "m.onnx").run(None, {"x": x})
@@ -87,7 +88,7 @@ def test_any_size_goes_in(
 def test_the_edge_is_repeated_to_a_square(
     lively: tuple[DigitNet, torch.nn.Sequential], tmp_path: Path
 ) -> None:
-    module = TransferGraph(*lively)
+    module = TransferGraph(read, stored(lively[0]), lively[1])
     narrow = pictures(1, 32, 20)
     square = np.pad(narrow, ((0, 0), (0, 0), (6, 6), (0, 0)), mode="edge")
     narrow_y, square_y = (module.read(torch.from_numpy(x)) for x in (narrow, square))
@@ -98,7 +99,7 @@ def test_the_distance_graph_measures_the_delivered_picture(
     lively: tuple[DigitNet, torch.nn.Sequential], tmp_path: Path
 ) -> None:
     f, _ = lively
-    module = DistanceGraph(*lively)
+    module = DistanceGraph(read, stored(lively[0]), lively[1])
     write_graph(module, tmp_path / "d.onnx", ["y", "f_distance"])
     assert check_parity(tmp_path / "d.onnx", module, pictures(8)) <= 1
     x = pictures(3)

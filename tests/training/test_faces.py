@@ -8,12 +8,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 
+from service.manifest import Manifest
 from tests.training.small import write_artwork, write_faces, write_resnet29
+from training import cli
 from training.config import FacesConfig, preset
 from training.face_data import Faces
 from training.face_evaluate import best_of_several, detection, emoji, spread
-from training.face_export import export_faces
 from training.face_networks import face_discriminator, face_generator
 from training.faces import WEIGHTS, TrainedFaces, draw_avatars, evening_weights, train_faces
 from training.run import Run
@@ -98,6 +100,13 @@ def test_without_the_faces_it_says_what_to_do(runs: Path, config: FacesConfig, d
         train_faces(Run(half / "runs" / "x", "faces_smoke", config), half)
 
 
+def test_an_unfinished_run_is_not_exported(config: FacesConfig, data: Path, runs: Path) -> None:
+    started = Run(runs / "started", "faces_smoke", config)
+    result = CliRunner().invoke(cli.export, [str(started.folder), "--data", str(data)])
+    assert result.exit_code == 2
+    assert "is not finished: run `dtn train faces_smoke` first" in result.output
+
+
 def test_a_run_of_digits_is_refused(tmp_path: Path, data: Path) -> None:
     with pytest.raises(ValueError, match="no run of faces"):
         train_faces(Run(tmp_path / "d", "digits_smoke", preset("digits_smoke")), data)
@@ -141,13 +150,26 @@ def test_a_classifier_detects_what_is_not_of_t(monkeypatch: pytest.MonkeyPatch) 
     assert found["detected_t"] == found["detected_gt"]
 
 
-def test_the_export_runs_without_torch(trained: TrainedFaces, run: Run, tmp_path: Path) -> None:
-    photographs = np.random.default_rng(0).integers(0, 256, (8, 152, 152, 3), dtype=np.uint8)
+def test_the_export_runs_without_torch(
+    trained: TrainedFaces,
+    run: Run,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "training.face_export.write_detector", lambda _, path: path.write_bytes(b"a detector")
+    )
     (tmp_path / "u.onnx").write_bytes(b"an upscaler")
     folder = tmp_path / "emoji"
-    manifest = export_faces(
-        run, trained, folder, photographs, {"upscale": tmp_path / "u.onnx"}, {"s": 3}
-    )
+    arguments = [str(run.folder), "--data", str(data), "--out", str(folder)]
+    result = CliRunner().invoke(cli.export, [*arguments, "--upscaler", str(tmp_path / "u.onnx")])
+    assert result.exit_code == 0, result.output
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert Manifest.model_validate(manifest).alignment is not None
+    assert set(manifest["graphs"]) == {"transfer", "distance", "detect", "upscale"}
+    assert manifest["data"]["splits"]["avatars (t)"] == 24
+    photographs = np.random.default_rng(0).integers(0, 256, (8, 152, 152, 3), dtype=np.uint8)
     assert manifest["weights"]["bytes"] == (folder / "weights.bin").stat().st_size
     for name in ("model.onnx", "distance.onnx"):
         assert (folder / name).stat().st_size < 400_000  # f's weights are not in it
