@@ -130,9 +130,25 @@ def test_figures_are_the_manifest_s() -> None:
         )
 
 
+def test_figures_of_faces_are_the_manifest_s() -> None:
+    metrics = json.loads((ROOT / "models/emoji/manifest.json").read_text())["metrics"]
+    for judge in ("MobileFaceNet", "faceres"):
+        rank, share = (metrics[f"median_rank{kind}_{judge}"]["value"] for kind in ("", "_share"))
+        assert f"judged by {judge}" in README
+        assert f"| {rank:g} ({share:.1%}) |".replace("%)", " %)") in README
+        assert f", {judge} | {metrics[f'lookup_median_rank_{judge}']['value']:g} |" in README
+    for kind in ("skin", "hair"):
+        assert (
+            f"| {kind}, Spearman of L* between photo and emoji | "
+            f"{metrics[f'{kind}_spearman']['value']:.2f} |" in README
+        )
+
+
 def test_training_commands_exist() -> None:
     commands = re.findall(r"^\.venv/bin/dtn (\w+) (.*?)(?:  +#.*)?$", README, re.MULTILINE)
-    assert {name for name, _ in commands} == {"data", "train", "evaluate", "figures", "export"}
+    assert {name for name, _ in commands} == {
+        "data", "train", "evaluate", "figures", "upscaler", "export"
+    }  # fmt: skip
     for name, arguments in commands:
         result = subprocess.run(
             [sys.executable, "-m", "service", name, "--help"],
