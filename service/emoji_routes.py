@@ -33,7 +33,7 @@ router = APIRouter()
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
         **picture_answer("what of the face the emoji lost"),
-        **documented(*UPLOAD_PROBLEMS, "no_face"),
+        **documented("no_face", *UPLOAD_PROBLEMS),
     },
     openapi_extra={"requestBody": PICTURE_BODY},
 )

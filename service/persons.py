@@ -69,7 +69,7 @@ PHOTOS_BODY = {
     response_description="the picture or, with `Accept: application/json`, picture and numbers",
     responses={
         **picture_answer("the smallest so far"),
-        **documented(*UPLOAD_PROBLEMS, "no_face", "store_unavailable"),
+        **documented("no_face", *UPLOAD_PROBLEMS, "store_unavailable"),
     },
     openapi_extra={"requestBody": PHOTOS_BODY},
 )
