@@ -1,6 +1,8 @@
 # make serve   install the service and serve the shipped models
 # make test    install everything and run every test
-# make check   format, lint and types; make format mends what can be mended
+# make check   format, lint, types, fitting versions; make format mends what can be mended
+# make audit   ask PyPI whether a locked version has a known vulnerability
+# make bench   race the service against the installed peers; benchmarks/serving/README.md
 # make lock    compute requirements/*.txt anew from pyproject.toml
 
 PYTHON ?= python3
@@ -10,9 +12,10 @@ PORT ?= 8000
 FLAVOUR ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 SERVE := .venv-serve
 DEV := .venv
+AUDIT := .venv-audit
 TORCH := torch==2.13.0
 
-.PHONY: serve test check format lock clean
+.PHONY: serve test check format bench audit lock clean
 
 serve: $(SERVE)/$(FLAVOUR).stamp
 	$(SERVE)/bin/dtn serve --host $(HOST) --port $(PORT)
@@ -24,10 +27,20 @@ check: $(DEV)/stamp
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/mypy
+	$(DEV)/bin/pip check
 
 format: $(DEV)/stamp
 	$(DEV)/bin/ruff format .
 	$(DEV)/bin/ruff check --fix .
+
+bench: $(DEV)/stamp
+	$(DEV)/bin/dtn bench
+
+# Not a part of `check`: it asks pypi.org's JSON API, which mirrors of the package index do not
+# have, and what is known today must not fail a change of yesterday. Run it daily where the
+# network is open. --strict: a package that nobody knows anything of is a failure, not a pass.
+audit: $(AUDIT)/stamp
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/cpu.txt
 
 define environment
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
@@ -40,6 +53,12 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-deps --no-build-
 $(SERVE)/$(FLAVOUR).stamp: requirements/$(FLAVOUR).txt pyproject.toml
 	$(call environment,$(SERVE),$<)
 	$(SERVE)/bin/$(INSTALL)
+	touch $@
+
+# Apart from the others: an auditor's own packages are none of the service's.
+$(AUDIT)/stamp:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
 	touch $@
 
 $(DEV)/stamp: requirements/dev.txt pyproject.toml
@@ -58,4 +77,4 @@ lock:
 		--extra cpu --extra test --extra training -o requirements/dev.txt
 
 clean:
-	rm -rf $(SERVE) $(DEV) build *.egg-info
+	rm -rf $(SERVE) $(DEV) $(AUDIT) build *.egg-info

@@ -215,11 +215,13 @@ def load_model(settings: Settings, reference: str) -> Model:
     """The one model that is asked for. Raises Fault."""
     name = reference.partition("@")[0]
     try:
-        folders = {folder.name: folder for folder in model_folders(settings.models)}
-        if name not in folders:
-            raise Fault(f"no model {name!r} in {settings.models}; there is: {', '.join(folders)}")
-        model = Model(folders[name], settings.device, settings.threads)
-        return Models({name: model}, name).find(reference)
+        folders = model_folders(settings.models)
+        versions = [folder for folder in folders if folder.name.partition("@")[0] == name]
+        if not versions:
+            names = ", ".join(folder.name for folder in folders)
+            raise Fault(f"no model {name!r} in {settings.models}; there is: {names}")
+        models = [Model(folder, settings.device, settings.threads) for folder in versions]
+        return Models(models, name).find(reference)
     except (ModelError, Problem) as error:
         raise Fault(str(error)) from error
 

@@ -47,7 +47,7 @@ async def post_emoji(request: Request, query: Annotated[EmojiQuery, Query()]) ->
     service.require_started()
     model = service.find_emoji_model(query.model)
     choice = choose(request, query.format)
-    async with received(request, service.settings.max_bytes) as upload:
+    async with received(request, service.settings.max_bytes, service.workers.check) as upload:
         work = service.workers.run(
             emoji_upload,
             upload,

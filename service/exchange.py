@@ -3,12 +3,13 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from service.lifecycle import Service
@@ -20,6 +21,9 @@ from service.transfer import Transferred
 from service.uploads import FIELD, content_type, read_body
 
 T = TypeVar("T")
+
+TIMEOUT_HEADER = "X-Timeout-Ms"
+PATIENCE_S = 0.05  # that a request is under way before its client is watched
 
 BINARY = {"type": "string", "format": "binary"}
 PICTURE_BODY = {
@@ -65,7 +69,7 @@ class Upload:
 
     request: Request
     body: bytes
-    header: str  # Content-Type
+    header: str  # what says how to read it: usually Content-Type
     seconds: float
     deadline: float  # time.monotonic()
 
@@ -74,35 +78,75 @@ class Upload:
 
         Raises Problem deadline_exceeded.
         """
-        task = asyncio.ensure_future(work)
-        gone = asyncio.ensure_future(disconnected(self.request))
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        watch: asyncio.Task[None] | None = None
+        reason: Problem | None = None
+
+        async def give_up() -> None:
+            nonlocal reason
+            try:
+                async with asyncio.timeout(self.deadline - time.monotonic()):
+                    await disconnected(self.request)
+                reason = Problem("bad_request", "the client left before the answer")
+            except TimeoutError:
+                reason = Problem("deadline_exceeded", f"no answer within {self.seconds:g} seconds")
+            if task is not None:
+                task.cancel()
+
+        def start_watch() -> None:
+            nonlocal watch
+            watch = loop.create_task(give_up())
+
+        # Most answers are there before it would pay to watch.
+        guard = loop.call_later(min(PATIENCE_S, self.seconds), start_watch)
         try:
-            await asyncio.wait(
-                (task, gone), timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if task.done():
-                return task.result()
-            # Or the client has left, and nobody reads this.
-            raise Problem("deadline_exceeded", f"no answer within {self.seconds:g} seconds")
+            return await work
+        except asyncio.CancelledError:
+            if reason is None or task is None or task.uncancel():
+                raise
+            raise reason from None
         finally:
-            task.cancel()
-            gone.cancel()
+            guard.cancel()
+            if watch is not None:
+                watch.cancel()
 
 
 @asynccontextmanager
-async def received(request: Request, max_bytes: int) -> AsyncIterator[Upload]:
+async def received(
+    request: Request,
+    max_bytes: int,
+    check: Callable[[], None],
+    kind: Callable[[Headers], str] = content_type,
+) -> AsyncIterator[Upload]:
     """The request's upload, once it is complete; its bytes count until the context ends.
 
-    Raises Problem as content_type and read_body do, and queue_full before the body is read.
+    Raises Problem as read_body does, and before the body is read as `kind`, which makes
+    Upload.header of the request's, and `check`.
     """
     service: Service = request.app.state.service
     settings = service.settings
-    header = content_type(request.headers)
-    service.workers.check()
+    header = kind(request.headers)
+    seconds = patience(request.headers.get(TIMEOUT_HEADER), settings.deadline_s)
+    check()
+    began = time.monotonic()
     with service.buffers.reserve() as grow:
         body = await read_body(request, max_bytes, settings.upload_timeout_s, grow)
-        seconds = settings.deadline_s
-        yield Upload(request, body, header, seconds, time.monotonic() + seconds)
+        now = time.monotonic()
+        service.metrics.read.observe(now - began)
+        yield Upload(request, body, header, seconds, now + seconds)
+
+
+def patience(header: str | None, most: float) -> float:
+    """Seconds until an answer is of no use: what the client says, at most the service's own.
+
+    Raises Problem invalid_parameter where the header is no number of milliseconds.
+    """
+    if header is None:
+        return most
+    if not (header.isascii() and header.isdecimal() and len(header) < 10 and int(header) > 0):
+        raise Problem("invalid_parameter", f"{TIMEOUT_HEADER}: is no number of milliseconds")
+    return min(int(header) / 1000, most)
 
 
 async def disconnected(request: Request) -> None:

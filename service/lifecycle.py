@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from typing import Literal
 
+from service.batching import Batcher
 from service.manifest import ModelError
-from service.models import Model, Models
+from service.metrics import Metrics
+from service.models import Model, Models, load_models
 from service.problems import Problem
 from service.settings import Settings
 from service.store import PersonStore
@@ -17,22 +20,73 @@ log = logging.getLogger(__name__)
 STORE_WORKERS = 4  # threads that wait for the database, beside those that compute
 
 
+@dataclass(frozen=True)
+class Generation:
+    """The models that are served from one reload to the next, and their queues.
+
+    Requests that began with an older one keep it alive until they are answered.
+    """
+
+    models: Models
+    batchers: dict[str, Batcher] = field(repr=False)  # by reference
+
+
 class Service:
-    """What routes share: settings, models, workers, the store, and how far life has got.
+    """What routes share: settings, models, workers, the store, metrics, and how far life has got.
 
     Raises StoreError where the settings name no database.
     """
 
     def __init__(self, settings: Settings, models: Models) -> None:
         self.settings = settings
-        self.models = models
+        self.metrics = Metrics()
         self.workers = Workers(settings.workers, settings.max_queue)
         url = settings.database_url
         self.persons = PersonStore(url.get_secret_value() if url else None)
         self.store_workers = Workers(STORE_WORKERS, settings.max_queue)
         self.buffers = Buffers(settings.max_buffered_bytes)
+        self.metrics.watch_uploads(lambda: self.buffers.held)
+        self.generation = Generation(models, {})
+        self.generation = self.generate(models)
+        self.reloading = asyncio.Lock()
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.failure: ModelError | None = None
+
+    @property
+    def models(self) -> Models:
+        return self.generation.models
+
+    def generate(self, models: Models) -> Generation:
+        """Queues for models; of a model that was served before, the one it has."""
+        before = {batcher.model: batcher for batcher in self.batchers()}
+        settings = self.settings
+        batchers = {}
+        for model in models:
+            batchers[model.reference] = before.get(model) or Batcher(
+                model, settings.workers, settings.max_queue, self.metrics
+            )
+            self.tell(model, batchers[model.reference])
+        for reference in self.generation.batchers.keys() - batchers.keys():
+            self.metrics.forget_model(reference)
+        return Generation(models, batchers)
+
+    def tell(self, model: Model, batcher: Batcher) -> None:
+        """Tell of a served model in the metrics."""
+        sha256 = model.manifest.graphs["transfer"].sha256
+        self.metrics.tell_model(model.reference, model.device, model.provider, sha256)
+        self.metrics.watch_queue(model.reference, lambda: batcher.depth)
+
+    def batchers(self) -> list[Batcher]:
+        """The queues of all served models."""
+        return list(self.generation.batchers.values())
+
+    def batcher(self, wanted: str | None) -> Batcher:
+        """The queue of the model `name` or `name@version`, else the default one.
+
+        Raises Problem unknown_model.
+        """
+        generation = self.generation
+        return generation.batchers[generation.models.find(wanted).reference]
 
     def find_emoji_model(self, wanted: str | None) -> Model:
         """The model of `name` or `name@version`, else the emoji model.
@@ -55,15 +109,48 @@ class Service:
             self.phase = "ready"
             log.info("ready: %s", ", ".join(model.reference for model in self.models))
 
+    async def reload(self) -> Models:
+        """Serve what the models' directory holds now, once it is warm; until then, and where a
+        model in it cannot be served, what was served before.
+
+        A model whose files are the same keeps its sessions. Raises ModelError.
+        """
+        async with self.reloading:
+            settings, before = self.settings, self.models
+            models = await asyncio.to_thread(
+                load_models,
+                settings.models,
+                settings.default_model,
+                settings.device,
+                settings.threads,
+                before,
+            )
+            for model in models:
+                if model not in before:
+                    await asyncio.to_thread(model.warm_up)
+            self.generation = self.generate(models)
+            log.info("reloaded: %s", ", ".join(model.reference for model in models))
+            return models
+
+    async def reload_by_signal(self) -> None:
+        """reload() where nobody waits for its result: the log tells it."""
+        try:
+            await self.reload()
+        except ModelError as error:
+            log.error("not reloaded, serving what was served before: %s", error)
+
     def drain(self) -> None:
         """Readiness goes off: balancers stop sending, what still comes is still answered."""
         self.phase = "draining"
 
     def close(self) -> None:
         """What runs comes to its end, what waits is dropped."""
+        for batcher in self.batchers():
+            batcher.close()
         self.workers.close()
         self.store_workers.close()
         self.persons.close()
+        self.metrics.close()
 
     def require_ready(self) -> None:
         """Raises Problem not_ready or draining, for the readiness probe."""

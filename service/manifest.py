@@ -101,8 +101,8 @@ class Manifest(BaseModel):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a model folder.
 
-    Raises ModelError where it is missing, unreadable, invalid, or of another model than the
-    folder's name says.
+    The folder has the model's name or, where there are several versions, is name@version.
+    Raises ModelError where the manifest is missing, unreadable, invalid, or of another model.
     """
     path = folder / "manifest.json"
     try:
@@ -113,8 +113,9 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "manifest"
         raise ModelError(f"{path}: {where}: {first['msg']}") from error
-    if manifest.name != folder.resolve().name:
-        raise ModelError(f"{path}: is of {manifest.name!r}, not of {folder.resolve().name!r}")
+    named = folder.resolve().name
+    if named not in (manifest.name, manifest.reference):
+        raise ModelError(f"{path}: is of {manifest.reference!r}, not of {named!r}")
     return manifest
 
 

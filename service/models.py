@@ -2,9 +2,10 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import re
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 # the extremes that make a letterbox round a side to nothing.
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
+# Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
+# picture than the best before, or all have taken TRIALS_S.
+RUN_SIZES = (1, 2, 4, 8, 16, 32, 64)
+TRIALS_S = 0.5
+CLEARLY = 0.97
+TRIAL_SIDE = 32
 
 # The graphs beside G have one interface for all models. A face's box is x0, y0, x1, y1, its
 # points are x, y of the eye on the picture's left, the other eye, nose, mouth's left and right.
@@ -66,6 +73,7 @@ class Model:
         providers = {session.get_providers()[0] for session in self.sessions.values()}
         self.provider: str = CUDA if providers == {CUDA} else CPU
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
+        self.most = 1  # pictures that one run should draw; warm_up finds how many pay
         # Runs side by side on one GPU only compete for its memory, and have made CUDA fail.
         self.turn: AbstractContextManager[Any] = Lock() if CUDA in providers else nullcontext()
 
@@ -103,14 +111,20 @@ class Model:
         try:
             yield
         except Exception as error:
-            # onnxruntime's exceptions share no base class. What they have in common is that
-            # warm-up went well, so that it is this picture's size which is out of the ordinary.
-            log.exception("%s failed on a picture of shape %s", self.reference, x.shape)
-            height, width = x.shape[1:3]
-            raise Problem(
-                "invalid_parameter",
-                f"{self.reference} cannot process a picture of {width} x {height} pixels",
-            ) from error
+            raise self.blame(x[0], error) from error
+
+    def blame(self, x: Pixels, error: Exception) -> Problem:
+        """What a failed run means for the picture uint8 [H, W, 3] it was of; logs the error.
+
+        onnxruntime's exceptions share no base class. What they have in common is that warm-up
+        went well, so that it is this picture's size which is out of the ordinary.
+        """
+        log.error("%s failed on a picture of shape %s", self.reference, x.shape, exc_info=error)
+        height, width = x.shape[:2]
+        return Problem(
+            "invalid_parameter",
+            f"{self.reference} cannot process a picture of {width} x {height} pixels",
+        )
 
     def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
         """What __call__ answers. Raises whatever onnxruntime raises."""
@@ -143,7 +157,8 @@ class Model:
         return np.asarray(large[0])
 
     def warm_up(self) -> None:
-        """Run every graph on small pictures, so that the first request finds all allocated.
+        """Run every graph on small pictures, so that the first request finds all allocated, and
+        find how many pictures one run should draw.
 
         Raises ModelError where a graph fails or answers other than its manifest says.
         """
@@ -163,6 +178,32 @@ class Model:
             self.warm_up_others()
         except Problem as problem:
             raise ModelError(f"{self.reference}: warm-up: {problem.__cause__}") from problem
+        self.most = self.best_size()
+
+    def best_size(self) -> int:
+        """How many pictures one run should draw: more would hardly be faster per picture."""
+        if isinstance(self.manifest.input.shape[0], int):
+            return 1
+        side = self.manifest.alignment.side if self.manifest.alignment else TRIAL_SIDE
+        best, fastest = 1, math.inf  # a size, and its seconds per picture
+        began = time.monotonic()
+        for size in RUN_SIZES:
+            x = np.full((size, side, side, 3), 127, np.uint8)
+            trials = []
+            for _ in range(3):  # the first allocates
+                start = time.perf_counter()
+                try:
+                    self.run(x, distance=False)
+                except Exception as error:  # as in __call__
+                    raise ModelError(
+                        f"{self.reference}: warm-up with {size} pictures: {first_line(error)}"
+                    ) from error
+                trials.append((time.perf_counter() - start) / size)
+            if min(trials) < fastest * CLEARLY:
+                best, fastest = size, min(trials)
+            if size >= 4 * best or time.monotonic() - began > TRIALS_S:
+                break
+        return best
 
     def warm_up_others(self) -> None:
         """The part of warm_up that is about the graphs beside G. Raises ModelError, Problem."""
@@ -201,40 +242,68 @@ class Model:
         )
 
 
-@dataclass(frozen=True)
 class Models:
-    """The served models by name, and the one of requests that name none."""
+    """The served models, and the one of requests that name none."""
 
-    by_name: Mapping[str, Model]
-    default: str
+    def __init__(self, models: Iterable[Model], default: str) -> None:
+        """Raises ModelError where two are the same version of one model, or none is `default`."""
+        self.default = default
+        self.versions: dict[str, dict[str, Model]] = {}  # by name, the newest version last
+        for model in sorted(models, key=age):
+            versions = self.versions.setdefault(model.manifest.name, {})
+            if model.manifest.version in versions:
+                raise ModelError(f"there are two folders of {model.reference}")
+            versions[model.manifest.version] = model
+        if default not in self.versions:
+            names = ", ".join(self.versions)
+            raise ModelError(f"no model {default!r} to be the default; there is: {names}")
 
     def find(self, wanted: str | None) -> Model:
-        """The model of `name` or `name@version`. Raises Problem unknown_model."""
+        """The model of `name`, its newest version, or of `name@version`.
+
+        Raises Problem unknown_model.
+        """
         name, at, version = (self.default if wanted is None else wanted).partition("@")
-        model = self.by_name.get(name)
-        if model is None or (at and version != model.manifest.version):
+        versions = self.versions.get(name, {})
+        if not versions or (at and version not in versions):
             served = ", ".join(sorted(m.reference for m in self))
             raise Problem("unknown_model", f"no such model; there is: {served}")
-        return model
+        return versions[version] if at else next(reversed(versions.values()))
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(self.by_name.values())
+        for versions in self.versions.values():
+            yield from versions.values()
 
     def cards(self) -> list[ModelCard]:
-        return [model.card(model.manifest.name == self.default) for model in self]
+        default = self.find(None)
+        return [model.card(model is default) for model in self]
 
 
-def load_models(directory: Path, default: str, device: Device, threads: int) -> Models:
-    """Every model folder of a directory. Raises ModelError, also where there is none."""
-    folders = model_folders(directory)
-    models = {folder.name: Model(folder, device, threads) for folder in folders}
-    if default not in models:
-        raise ModelError(
-            f"no model {default!r} in {directory} to be the default; there is: {', '.join(models)}"
-        )
-    for model in models.values():
-        log.info("%s runs on %s (%s)", model.reference, model.device, model.provider)
-    return Models(models, default)
+def age(model: Model) -> tuple[str, list[tuple[int, int, str]]]:
+    """Sorts models by name, then versions as people count them: 9 before 10, 1.2 before 1.10."""
+    parts = re.findall(r"\d+|[^\d]+", model.manifest.version)
+    numbered = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return model.manifest.name, numbered
+
+
+def load_models(
+    directory: Path, default: str, device: Device, threads: int, before: Iterable[Model] = ()
+) -> Models:
+    """The models of every folder of a directory; of those `before` that are unchanged, the
+    very same. Raises ModelError, also where there is none.
+    """
+    loaded = []
+    for folder in model_folders(directory):
+        manifest = read_manifest(folder)
+        model = next((known for known in before if known.manifest == manifest), None)
+        if model is None:
+            model = Model(folder, device, threads)
+            log.info("%s runs on %s (%s)", model.reference, model.device, model.provider)
+        loaded.append(model)
+    try:
+        return Models(loaded, default)
+    except ModelError as error:
+        raise ModelError(f"{directory}: {error}") from error
 
 
 def model_folders(directory: Path) -> list[Path]:

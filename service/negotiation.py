@@ -1,6 +1,7 @@
 """What to answer with: the Accept header (RFC 9110, 12.5.1) and ?format= made one choice."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from service.pictures import MEDIA_TYPES
@@ -18,6 +19,7 @@ class Choice:
     picture_format: PictureFormat
 
 
+@lru_cache(maxsize=1024)
 def negotiate(accept: str, wanted: PictureFormat | None) -> Choice:
     """The answer a client likes best.
 

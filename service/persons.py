@@ -87,7 +87,7 @@ async def post_person_emoji(
     service.require_started()
     model = service.find_emoji_model(query.model)
     choice = choose(request, query.format)
-    async with received(request, service.settings.max_batch_bytes) as upload:
+    async with received(request, service.settings.max_batch_bytes, service.workers.check) as upload:
         work = judge(service, person, upload, model, query, choice)
         return await upload.answered_by(work)
 

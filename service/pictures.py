@@ -1,5 +1,6 @@
 """Pictures in and out: encoded bytes <-> uint8 arrays [H, W, 3]."""
 
+import importlib.util
 import logging
 import warnings
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
+from service.png import decode_png, encode_png, png_size
 from service.problems import Problem
 from service.schemas import PictureFormat
 
@@ -22,16 +24,23 @@ MEDIA_TYPES: dict[PictureFormat, str] = {
 }
 
 # Decoders that strangers may reach. Pillow has forty more, few of them hardened.
-ACCEPTED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+ACCEPTED = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+if importlib.util.find_spec("pillow_heif"):  # the extra `heif`, for photos as phones keep them
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    ACCEPTED += ["HEIF", *(["AVIF"] if features.check("avif") else [])]
+
+# Pixels up to which a PNG is a matter of microseconds: not worth handing to a thread, nor
+# filtering, which makes larger ones smaller.
+SMALL = 64 * 64
 
 # Starts of files that are pictures, but of formats not taken: who sends one should read
 # "unsupported", not "not a picture". Offset, signature, name.
 UNSUPPORTED = (
     (4, b"ftypavif", "AVIF"),
     (4, b"ftypavis", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
+    (4, b"ftyphei", "HEIF"),
+    (4, b"ftyphev", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
@@ -73,9 +82,25 @@ class Photo:
     shrunk: float  # how many pixels of the photo as sent one of the picture's is wide
 
 
-def decode(content: bytes, max_pixels: int) -> Pixels:
-    """An encoded picture, upright, as uint8 [H, W, 3]. Raises Problem as decode_photo does."""
-    return np.asarray(decode_photo(content, max_pixels).picture)
+def decode(content: bytes, max_pixels: int, long_side: int | None = None) -> Pixels:
+    """An encoded picture, upright, as uint8 [H, W, 3]. As decode_photo, Problems too."""
+    size = png_size(content)
+    if size is not None and size[0] * size[1] <= max_pixels:
+        pixels = decode_png(content, size)
+        if pixels is not None:
+            return pixels
+    return np.asarray(decode_photo(content, max_pixels, long_side).picture)
+
+
+def decodes_at_once(content: bytes) -> bool:
+    """Whether decode() takes microseconds."""
+    size = png_size(content)
+    return size is not None and size[0] * size[1] <= SMALL
+
+
+def encodes_at_once(pixels: Pixels, picture_format: PictureFormat) -> bool:
+    """Whether encode() takes microseconds."""
+    return picture_format == "png" and pixels.shape[0] * pixels.shape[1] <= SMALL
 
 
 def decode_photo(content: bytes, max_pixels: int, long_side: int | None = None) -> Photo:
@@ -121,7 +146,7 @@ def too_many_pixels(max_pixels: int) -> Problem:
 def unidentified(content: bytes) -> Problem:
     """Tell a picture of a format we do not take from what is no picture at all."""
     for offset, signature, name in UNSUPPORTED:
-        if content.startswith(signature, offset):
+        if name not in ACCEPTED and content.startswith(signature, offset):
             return Problem(
                 "unsupported_format", f"{name} is not taken; send one of {', '.join(ACCEPTED)}"
             )
@@ -171,6 +196,8 @@ def eight_bits(grey: npt.NDArray[Any]) -> Pixels:
 
 def encode(pixels: Pixels, picture_format: PictureFormat) -> bytes:
     """uint8 [h, w, 1 or 3] -> PNG or WebP, both lossless, or JPEG. No metadata is written."""
+    if encodes_at_once(pixels, picture_format):
+        return encode_png(pixels)
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     file = BytesIO()
     if picture_format == "png":

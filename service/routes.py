@@ -1,9 +1,13 @@
 """The HTTP routes. POST /transfer reads as a picture's way: upload, transfer, response."""
 
+from functools import lru_cache
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.exchange import (
     PICTURE_BODY,
@@ -14,12 +18,9 @@ from service.exchange import (
     respond,
 )
 from service.lifecycle import Service
-from service.models import Model
-from service.negotiation import Choice
-from service.problems import documented
+from service.problems import Problem, documented, invalid_parameters, problem_response
 from service.schemas import Health, ModelList, TransferAnswer, TransferQuery
-from service.transfer import Transferred, transfer
-from service.uploads import picture_bytes
+from service.transfer import transfer_soon
 
 router = APIRouter()
 
@@ -42,45 +43,57 @@ async def post_transfer(request: Request, query: Annotated[TransferQuery, Query(
     type: PNG, JPEG, WebP, GIF, BMP or TIFF. EXIF orientation is applied, transparency is laid
     over white, animations give their first frame.
     """
+    return await answer_transfer(request, query)
+
+
+async def answer_transfer(request: Request, query: TransferQuery) -> Response:
+    """POST /transfer, however the request was routed."""
     service: Service = request.app.state.service
     service.require_started()
-    model = service.models.find(query.model)
+    batcher = service.batcher(query.model)
     choice = choose(request, query.format)
-    async with received(request, service.settings.max_bytes) as upload:
-        work = service.workers.run(
-            transfer_upload,
-            upload.body,
-            upload.header,
-            model,
-            choice=choice,
-            distance=query.distance,
-            max_pixels=service.settings.max_pixels,
-            deadline=upload.deadline,
-        )
-        result = await upload.answered_by(work)
-    return respond(result, model.reference, choice, face=None)
+    async with received(request, service.settings.max_bytes, batcher.check) as upload:
+        with batcher.place():
+            work = transfer_soon(
+                upload.body,
+                upload.header,
+                batcher,
+                service.workers,
+                choice.picture_format,
+                distance=query.distance,
+                max_pixels=service.settings.max_pixels,
+                deadline=upload.deadline,
+            )
+            result = await upload.answered_by(work)
+    return respond(result, batcher.model.reference, choice, face=None)
 
 
-def transfer_upload(
-    body: bytes,
-    header: str,
-    model: Model,
-    *,
-    choice: Choice,
-    distance: bool,
-    max_pixels: int,
-    deadline: float,
-) -> Transferred:
-    """transfer() of the picture in a request body, which takes a worker to cut out."""
-    content = picture_bytes(body, header)
-    return transfer(
-        content,
-        model,
-        choice.picture_format,
-        distance=distance,
-        max_pixels=max_pixels,
-        deadline=deadline,
-    )
+class ShortCut:
+    """ASGI: POST /transfer straight to its answer, past FastAPI's routing and parameters, which
+    take longer than a small picture. Everything else goes the usual way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/transfer" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await answer_transfer(request, transfer_query(scope["query_string"]))
+        except Problem as problem:
+            response = problem_response(problem, request.state.request_id)
+        await response(scope, receive, send)
+
+
+@lru_cache(maxsize=1024)
+def transfer_query(query_string: bytes) -> TransferQuery:
+    """The parameters of POST /transfer. Raises Problem invalid_parameter as FastAPI would."""
+    try:
+        return TransferQuery.model_validate(dict(QueryParams(query_string)))
+    except ValidationError as error:
+        raise invalid_parameters(error.errors()) from error
 
 
 @router.get("/models", summary="The served models")

@@ -24,6 +24,12 @@ class TransferQuery(BaseModel):
     distance: bool = Field(False, description="compute ‖f(x) − f(G(x))‖ of Eq. 8, too")
 
 
+class BatchQuery(TransferQuery):
+    """Query of POST /transfer/batch."""
+
+    format: PictureFormat = Field(default="png", description="of the answered pictures")
+
+
 class StoredQuery(BaseModel):
     """Query of a person's stored emoji."""
 
@@ -72,6 +78,28 @@ class TransferAnswer(BaseModel):
     image: str = Field(description="the picture, base64")
     f_distance: float | None = Field(description="Eq. 8's distance; null where not asked for")
     face: Face | None = Field(description="null: no face is looked for here")
+
+
+class BatchResult(BaseModel):
+    """What became of one picture of a batch: a picture, or else a code and its detail."""
+
+    name: str | None = Field(description="as the client called its file")
+    status: str = Field(description="`ok` or the error's code")
+    detail: str | None = Field(default=None, description="of the error")
+    width: int | None = None
+    height: int | None = None
+    media_type: str | None = None
+    image: str | None = Field(default=None, description="the picture, base64")
+    f_distance: float | None = Field(
+        default=None, description="Eq. 8's distance; null where not asked for"
+    )
+
+
+class BatchAnswer(BaseModel):
+    """The answer of POST /transfer/batch, but for `Accept: multipart/mixed`."""
+
+    model: str = Field(description="name@version")
+    results: list[BatchResult] = Field(description="one for each picture, in their order")
 
 
 class EmojiAnswer(TransferAnswer):

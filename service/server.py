@@ -2,16 +2,27 @@
 
 import asyncio
 import logging
+import signal
 import socket
+import threading
 import time
 import uuid
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
+from service import logs
 from service.app import create_app
+from service.headers import ConstantHeaders
+from service.hot import HotPath, HotRequest
 from service.lifecycle import Service
 from service.problems import MEDIA_TYPE, Problem, problem_response
 from service.settings import Settings, unknown_variables
@@ -29,8 +40,12 @@ class ServeError(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """HTTP/1.1 whose request heads must be small and prompt, and whose refusals are problems."""
+    """HTTP/1.1 whose request heads must be small and prompt, and whose refusals are problems.
 
+    What its HotPath takes is answered without the application.
+    """
+
+    hot_path: HotPath | None = None
     in_head = True
     head_bytes = 0
     head_timer: asyncio.TimerHandle | None = None
@@ -42,6 +57,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.on_head_received()
+        if isinstance(self.cycle, HotCycle):
+            self.cycle.abandon()
         super().connection_lost(exc)
 
     def on_head_awaited(self) -> None:
@@ -72,7 +89,51 @@ class BoundedHttp(HttpToolsProtocol):
             # httptools would drop the body, as if it were the new protocol's first data.
             self.send_400_response("a request with a body must not ask for an Upgrade")
             return
+        if self.hot_path is not None and self.parser.get_method() == b"POST" and self.is_idle():
+            headers = self.hot_path.headers(self.url, self.headers)
+            if headers is not None and self.parser.get_http_version() == "1.1":
+                self.cycle = HotCycle(headers, self.parser.should_keep_alive())
+                return
         super().on_headers_complete()
+
+    def is_idle(self) -> bool:
+        """Whether no answer is under way, nor stuck."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not self.flow.write_paused and not self.pipeline
+
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        if not isinstance(cycle, HotCycle):
+            super().on_message_complete()
+        elif not (cycle.response_complete or self.begin_hot(cycle)):
+            # The usual way, from the start.
+            self.cycle = None  # type: ignore[assignment]
+            super().on_headers_complete()
+            super().on_body(bytes(cycle.body))
+            super().on_message_complete()
+
+    def begin_hot(self, cycle: "HotCycle") -> bool:
+        """Let a complete request be answered by the HotPath, if that takes it."""
+        path = cast(HotPath, self.hot_path)
+        found = path.picture(self.url, cycle.headers, bytes(cycle.body))
+        if found is None:
+            return False
+        batcher, content = found
+        cycle.request = HotRequest(path, cycle.headers, batcher, partial(self.answer_hot, cycle))
+        return cycle.request.begin(content)
+
+    def answer_hot(self, cycle: "HotCycle", status: int, head: bytes, content: bytes) -> None:
+        """Write a whole answer, and go on to what the connection brings next."""
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        own = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        if not cycle.keep_alive:
+            own += b"connection: close\r\n"
+        self.transport.write(b"".join((STATUS_LINE[status], own, head, b"\r\n", content)))
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         if self.refused:
@@ -98,10 +159,35 @@ class BoundedHttp(HttpToolsProtocol):
             if cycle.response_started:  # and would be cut in two by this answer
                 self.transport.close()
                 return
+        app = cast(FastAPI, self.config.app)
+        app.state.service.metrics.rejected("bad_request")
         self.transport.write(bad_request(msg))
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(REFUSED_S, self.transport.close)
+
+
+class HotCycle(RequestResponseCycle):
+    """What the protocol wants to know of a request that goes the HotPath."""
+
+    def __init__(self, headers: dict[bytes, bytes], keep_alive: bool) -> None:
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+        self.message_event = NOBODY_WAITS
+        self.request: HotRequest | None = None
+
+    def abandon(self) -> None:
+        """The client has left."""
+        self.disconnected = True
+        if self.request is not None:
+            self.request.abandon()
+
+
+NOBODY_WAITS = asyncio.Event()
 
 
 def bad_request(detail: str) -> bytes:
@@ -113,9 +199,10 @@ def bad_request(detail: str) -> bytes:
         f"content-type: {MEDIA_TYPE}\r\n"
         f"content-length: {len(body)}\r\n"
         f"x-request-id: {request_id}\r\n"
-        "connection: close\r\n\r\n"
+        "connection: close\r\n"
     )
-    return head.encode("ascii") + body
+    constant = b"".join(b"%s: %s\r\n" % header for header in ConstantHeaders().usual)
+    return head.encode("ascii") + constant + b"\r\n" + body
 
 
 class Server(uvicorn.Server):
@@ -125,6 +212,18 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.service = service
         self.closing_time = float("inf")
+        self.reloads: set[asyncio.Task[None]] = set()  # kept, lest they be collected half done
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """From now on SIGHUP reloads the models."""
+        await super().startup(sockets)
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+
+    def reload(self) -> None:
+        """Begin to reload; what comes of it is logged."""
+        self.reloads.add(task := asyncio.create_task(self.service.reload_by_signal()))
+        task.add_done_callback(self.reloads.discard)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: no more pause. Third: do not wait for requests."""
@@ -145,9 +244,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop. Raises ModelError or ServeError where it cannot."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings)
     for name in unknown_variables():
         log.warning("%s is no setting of the service; see dtn serve --help", name)
     server = make_server(create_app(settings))
@@ -161,9 +258,13 @@ def serve(settings: Settings) -> None:
 def make_server(app: FastAPI) -> Server:
     """A server for the application, not yet listening."""
     service: Service = app.state.service
+
+    class Http(BoundedHttp):
+        hot_path = getattr(app.state, "hot_path", None)
+
     config = uvicorn.Config(
         app,
-        http=BoundedHttp,
+        http=Http,
         ws="none",
         lifespan="on",
         log_config=None,

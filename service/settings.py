@@ -1,6 +1,7 @@
 """The settings of the service: environment variables DTN_*, one frozen typed object."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -14,6 +15,9 @@ MIB = 1024 * 1024
 # Pillow itself warns of a decompression bomb above this many pixels and refuses twice as many;
 # a higher limit of ours would never be reached.
 PILLOW_PIXELS = 89_478_485
+
+# Browsers send it so: in lower case, without a path, a slash at the end or the usual port.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:\d{1,5})?")
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -100,9 +104,32 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma-separated keys; when set, requests must carry one"
     )
+    rate_limit: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="requests per second of one API key or, where there are no keys, of one "
+        "address, to each process; 0: any number",
+    )
+    rate_burst: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="requests that may come at once after a pause; 0: twice DTN_RATE_LIMIT, "
+        "at least 1",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="comma-separated origins, such as https://example.org, whose pages may use "
+        "the service, or * for all",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages to log"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="messages as text for people or as a line of JSON each"
+    )
+    access_log: bool = Field(False, description="log a line for each request, at level info")
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -115,7 +142,19 @@ class Settings(BaseSettings):
             raise ValueError("holds an empty key")
         return keys
 
-    @field_validator("log_level", mode="before")
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def split_origins(cls, value: object) -> object:
+        """`a, b` -> ("a", "b"), each as browsers write it; refuses what is no origin."""
+        if not isinstance(value, str):
+            return value
+        origins = tuple(o.strip() for o in value.split(",")) if value else ()
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError("holds what is no origin; one looks like https://example.org")
+        return origins
+
+    @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def lower(cls, value: object) -> object:
         """`INFO` is what most people write."""
@@ -127,7 +166,7 @@ def type_name(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     words: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
-    words[SecretStr | None] = "URL"
+    words |= {SecretStr | None: "URL", bool: "true|false"}
     return words.get(annotation, "list")
 
 

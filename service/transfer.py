@@ -2,14 +2,32 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from service.batching import Batcher, late
+from service.metrics import Metrics
 from service.models import Model
-from service.pictures import MEDIA_TYPES, decode, encode
+from service.pictures import (
+    MEDIA_TYPES,
+    Pixels,
+    decode,
+    decodes_at_once,
+    encode,
+    encodes_at_once,
+)
 from service.problems import Problem
 from service.schemas import PictureFormat
+from service.uploads import picture_bytes
+from service.workers import Workers
+
+# A JPEG is decoded no larger than about this: more than any model here looks at, and a photo
+# of 12 megapixels takes a sixth of the time.
+LONG_SIDE = 512
+SHORT_BODY = 16 * 1024  # bytes; in a longer one the picture is cut out by a thread, too
 
 
 @dataclass(frozen=True)
@@ -30,21 +48,95 @@ def transfer(
     *,
     distance: bool,
     max_pixels: int,
-    deadline: float = math.inf,
 ) -> Transferred:
     """G of an encoded picture; blocks for as long as that takes.
 
-    `deadline` is a time.monotonic(): past it the next step is not begun, for nobody waits any
-    longer. Raises Problem as decode and Model do, invalid_parameter where the model has no
-    distance, and deadline_exceeded.
+    Raises Problem as decode and Model do, and invalid_parameter where the model has no distance.
     """
+    require_distance(model, distance)
+    x = decode(content, max_pixels, LONG_SIDE)
+    y, f_distance = model(x[np.newaxis], distance)
+    return transferred(y[0], f_distance[0], picture_format)
+
+
+async def transfer_soon(
+    body: bytes,
+    header: str,
+    batcher: Batcher,
+    workers: Workers,
+    picture_format: PictureFormat,
+    *,
+    distance: bool,
+    max_pixels: int,
+    deadline: float = math.inf,
+) -> Transferred:
+    """G of the picture in an upload, run together with what other requests have sent.
+
+    Threads decode and encode, but for the smallest pictures: handing those over would take
+    longer than they do. Raises Problem as picture_bytes and transfer do, and deadline_exceeded
+    where the picture's turn comes after `deadline`, a time.monotonic().
+    """
+    require_distance(batcher.model, distance)
+    cut = partial(picture_bytes, body, header)
+    content = cut() if len(body) <= SHORT_BODY else cut
+    x = await decode_soon(content, workers, batcher.metrics, max_pixels, deadline)
+    y, f_distance = await batcher.submit(x, distance, deadline)
+    return await encode_soon(y, f_distance, picture_format, workers, batcher.metrics)
+
+
+async def decode_soon(
+    content: bytes | Callable[[], bytes],
+    workers: Workers,
+    metrics: Metrics,
+    max_pixels: int,
+    deadline: float = math.inf,
+) -> Pixels:
+    """The pixels of an encoded picture, or of what a function cuts out of an upload.
+
+    Raises Problem as the function and decode do, and deadline_exceeded.
+    """
+
+    def decoded() -> Pixels:
+        began = time.monotonic()
+        if began > deadline:
+            raise late()
+        x = decode(content if isinstance(content, bytes) else content(), max_pixels, LONG_SIDE)
+        metrics.decode.observe(time.monotonic() - began)
+        return x
+
+    if isinstance(content, bytes) and decodes_at_once(content):
+        return decoded()
+    return await workers.run_on(decoded)
+
+
+async def encode_soon(
+    y: Pixels,
+    f_distance: float | None,
+    picture_format: PictureFormat,
+    workers: Workers,
+    metrics: Metrics,
+) -> Transferred:
+    """G(x), encoded."""
+
+    def encoded() -> Transferred:
+        began = time.monotonic()
+        result = transferred(y, f_distance, picture_format)
+        metrics.encode.observe(time.monotonic() - began)
+        return result
+
+    if encodes_at_once(y, picture_format):
+        return encoded()
+    return await workers.run_on(encoded)
+
+
+def require_distance(model: Model, distance: bool) -> None:
+    """Raises Problem invalid_parameter where a distance is wanted that the model has not."""
     if distance and not model.has_distance:
         raise Problem("invalid_parameter", f"distance: {model.reference} has no distance graph")
-    x = decode(content, max_pixels)
-    if time.monotonic() > deadline:
-        raise Problem("deadline_exceeded", "the picture was decoded too late")
-    y, f_distance = model(x[np.newaxis], distance)
-    height, width = y.shape[1:3]
-    return Transferred(
-        encode(y[0], picture_format), MEDIA_TYPES[picture_format], width, height, f_distance[0]
-    )
+
+
+def transferred(y: Pixels, f_distance: float | None, picture_format: PictureFormat) -> Transferred:
+    """G(x), encoded."""
+    height, width, _ = y.shape
+    content = encode(y, picture_format)
+    return Transferred(content, MEDIA_TYPES[picture_format], width, height, f_distance)

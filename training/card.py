@@ -20,6 +20,7 @@ ROWS = {
     "detected_t": "validity: a classifier takes avatars for generated",
     "detected_gt": "validity: and G(t) of avatars",
     "detected_gs": "validity: and G(s) of photographs",
+    "gs_gt_auc": "validity: AUC of telling G(s) from G(t); 0.5 is alike, who is shown counts too",
 }
 
 
@@ -106,15 +107,31 @@ Licence: {manifest["licence"]}
 
 def _groups(manifest: dict[str, Any]) -> str:
     """Likeness by group of people, where it was measured."""
-    rows = manifest.get("groups") or {}
-    if not rows:
+    groups = manifest.get("groups") or {}
+    if not groups:
         return "Likeness by group of people: not measured."
+
+    def shown(value: float | None, how: str) -> str:
+        return "–" if value is None else f"{value:{how}}"
+
     lines = "\n".join(
-        f"| {name} | {row['n']} | {row['median_share']:.1%} | {row['skin']:+.1f} |"
-        for name, row in rows.items()
+        f"| {name} | {group['n']} | {group['median_share']:.1%} |"
+        + "|".join(
+            f" {shown(colour['apart'], '.1f')} ({shown(colour['lighter'], '+.1f')}) |"
+            f" {shown(colour['rho'], '.2f')} "
+            for colour in (group["skin"], group["hair"])
+        )
+        + "|"
+        for name, group in groups.items()
     )
-    return (
-        "Likeness by group (median rank as a share of the gallery, MobileFaceNet; how much lighter "
-        "the emoji's skin is than the photo's, L*):\n\n"
-        f"| group | people | median rank | skin |\n|---|---|---|---|\n{lines}"
-    )
+    return f"""Likeness by group of people. Rank: median in Table 4's search as a share of the
+gallery, judged by MobileFaceNet. Skin and hair: the mean difference in lightness between
+photograph, as f reads it, and emoji (in brackets: by how much the emoji is lighter), in L* of 0
+to 100, and Spearman's ρ of the two (–: fewer than 30 pairs). How light skin is was
+measured in the photograph: light skin in dim light counts as dark. Women and men are whom the
+network faceres takes for such in the photograph; it knows no other gender, errs at times, and
+nobody was asked.
+
+| group | people | rank | skin ΔL* | ρ | hair ΔL* | ρ |
+|---|---|---|---|---|---|---|
+{lines}"""

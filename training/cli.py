@@ -1,18 +1,17 @@
 """The training commands of `dtn`: data, train, evaluate, figures, export."""
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from training import likeness, table4
+from training import face_figures, likeness, table4
 from training.config import PRESETS, FacesConfig, preset
 from training.download import FILES, fetch_all
 from training.dtn import transfer
+from training.errors import one_line_errors
 from training.evaluate import table1
 from training.export import export as export_run
 from training.face_evaluate import evaluate_faces
@@ -22,29 +21,8 @@ from training.figures import save_grid
 from training.packages import PACKAGES, obtain
 from training.render import house_numbers
 from training.run import Run, open_run
-from training.train import load, write_metrics
+from training.train import Trained, load, write_metrics
 from training.train import train as train_run
-
-Command = Callable[..., None]
-
-
-class BadInput(click.ClickException):
-    """An expected error: one line, exit code 2."""
-
-    exit_code = 2
-
-
-def one_line_errors(command: Command) -> Command:
-    """Turn the errors that functions here announce into `BadInput`."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (FileNotFoundError, ConnectionError, ValueError) as error:
-            raise BadInput(str(error)) from error
-
-    return wrapped
 
 
 def _device(name: str) -> str:
@@ -153,24 +131,82 @@ def evaluate(table: str, runs: Path, run: str, data: Path) -> None:
 @click.command()
 @run_argument
 @data_option
-@click.option("--out", type=click.Path(path_type=Path), help="PNG; default RUN/figure2a.png.")
-@click.option("--pairs", type=click.IntRange(1, 2000), default=64, show_default=True)
-@click.option("--rendered", is_flag=True, help="Rendered house numbers in place of SVHN.")
+@click.option(
+    "--figure",
+    type=click.Choice(["2a", *face_figures.FIGURES, "all"]),
+    default="all",
+    show_default=True,
+    help="2a is of digits, the others of faces.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="PNG, or a folder for several figures of faces; default RUN.",
+)
+@click.option("--pairs", type=click.IntRange(1, 2000), default=64, help="Of Figure 2a; default 64.")
+@click.option("--rendered", is_flag=True, help="Figure 2a of rendered house numbers, not SVHN.")
+@click.option(
+    "--private",
+    is_flag=True,
+    help="People of LFW who were held out: never to be published, so drawn into RUN alone.",
+)
+@click.option(
+    "--upscaler",
+    type=click.Path(path_type=Path),
+    default=Path("models/emoji/upscale.onnx"),
+    show_default=True,
+    help="upscale.onnx of `dtn upscaler`, which enlarges the emoji.",
+)
 @device_option
 @one_line_errors
 def figures(
-    run: Path, data: Path, out: Path | None, pairs: int, rendered: bool, device: str
+    run: Path,
+    data: Path,
+    figure: str,
+    out: Path | None,
+    pairs: int,
+    rendered: bool,
+    private: bool,
+    upscaler: Path,
+    device: str,
 ) -> None:
-    """Draw Figure 2a of RUN: inputs in odd columns, G(x) to the right of each."""
-    trained = load(open_run(run, _device(device)), data)
+    """Draw the paper's figures of RUN: 2a of digits; 2b, 4, 6, 7 and 8 of faces.
+
+    Faces are those of people who agreed to be shown, unless --private says otherwise.
+    """
+    opened = open_run(run, _device(device))
+    if not isinstance(opened.config, FacesConfig):
+        if figure not in ("2a", "all"):
+            raise ValueError(f"Figure {figure} is of faces, {run} is a run of digits")
+        path = out or run / "figure2a.png"
+        draw_figure2a(path, load(opened, data), pairs, rendered)
+        click.echo(path)
+        return
+    if figure == "2a":
+        raise ValueError(f"Figure 2a is of digits, {run} is a run of faces")
+    if private and out is not None:
+        raise ValueError("--private draws into the run's folder: leave --out away")
+    trained = load_faces(opened, data)
+    faces = face_figures.shown_faces(data, private)
+    upscale = face_figures.upscale_by(upscaler)
+    wanted = face_figures.FIGURES if figure == "all" else (figure,)
+    for name, image in face_figures.draw(trained, faces, data / "networks", upscale, wanted):
+        path = (out or run) / f"figure{name}{'-private' if private else ''}.png"
+        if out is not None and figure != "all":
+            path = out
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+        click.echo(path)
+
+
+def draw_figure2a(path: Path, trained: Trained, pairs: int, rendered: bool) -> None:
+    """Figure 2a: inputs in odd columns, G(x) to the right of each."""
     if rendered:
         pictures = torch.from_numpy(house_numbers(pairs, seed=1)[0]).permute(0, 3, 1, 2)
         pictures = pictures.to(trained.measured.images.device)
     else:
         pictures = trained.measured.images[:pairs]
-    path = out or run / "figure2a.png"
     save_grid(path, pictures, transfer(trained.f, trained.g, pictures))
-    click.echo(path)
 
 
 @click.command()

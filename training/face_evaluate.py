@@ -2,25 +2,33 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from training import likeness, table4
+from training import face_groups, likeness, table4
 from training.config import FacesConfig
 from training.face_data import STUDIO, Faces, is_held_out, read_faces
 from training.face_networks import face_discriminator
 from training.faces import TrainedFaces, draw_avatars
-from training.networks import to_unit
-from training.recognisers import Recogniser, faceres, mobile_face_net
+from training.networks import frozen, to_unit
+from training.recognisers import Recogniser, faceres, faceres_man, mobile_face_net
 from training.run import Run
 
 BATCH = 64
 PROBE_AVATARS = 3000  # that teach the probes of glasses and beards
 CLASSIFIER_STEPS = 600
+
+
+def drawn(g: nn.Module, fx: Tensor) -> Tensor:
+    """g(f(x)) of f(x) [N, K]: uint8 [N, 64, 64, 3] on the CPU."""
+    y: Tensor = g(fx)
+    return y.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
 
 
 @torch.no_grad()
@@ -30,9 +38,10 @@ def emoji(trained: TrainedFaces, photos: Tensor) -> tuple[Tensor, Tensor]:
     device = trained.f.mean.device
     for chunk in torch.split(photos, BATCH):
         fx = trained.f.features(to_unit(chunk.permute(0, 3, 1, 2).to(device)))
-        y = ((trained.g(fx) + 1) * 127.5).round().clamp(0, 255).byte()
-        distances.append((trained.f.features(to_unit(y)) - fx).norm(dim=1).cpu())
-        pictures.append(y.permute(0, 2, 3, 1).cpu())
+        y = drawn(trained.g, fx)
+        again = trained.f.features(to_unit(y.permute(0, 3, 1, 2).to(device)))
+        distances.append((again - fx).norm(dim=1).cpu())
+        pictures.append(y)
     return torch.cat(pictures), torch.cat(distances)
 
 
@@ -69,34 +78,92 @@ def best_of_several(
     return {"Eq. 8's choice": lambda _: of_best, "a photo by lot": lambda _: of_any}
 
 
-def detection(t: Tensor, gt: Tensor, gs: Tensor, seed: int = 0) -> dict[str, float]:
-    """Validity: how often a classifier of T against G(x) calls unseen G(s) and G(t) generated.
+def learned(classes: Sequence[Sequence[Tensor]], seed: int = 0) -> nn.Module:
+    """A small classifier, taught for CLASSIFIER_STEPS to tell `classes` of pictures apart.
 
-    It is trained on two thirds of uint8 pictures [N, 64, 64, 3]. Where G(s) is as much in T as
-    G(t) is, it finds both equally often.
+    Each class is one or more float [N, 3, 64, 64] in [-1, 1]; a batch holds 32 of each class,
+    drawn evenly from its parts.
     """
     torch.manual_seed(seed)
     net = face_discriminator(64, 32)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    parts = [to_unit(x.permute(0, 3, 1, 2)) for x in (t, gt, gs)]
-    train, test = zip(*((x[: 2 * len(x) // 3], x[2 * len(x) // 3 :]) for x in parts), strict=True)
+    truth = torch.arange(len(classes)).repeat_interleave(32)
     for _ in range(CLASSIFIER_STEPS):
-        sizes = zip(train, (32, 16, 16), strict=True)
-        real, of_t, of_s = (x[torch.randint(len(x), (n,))] for x, n in sizes)
-        truth = torch.tensor([0] * 32 + [1] * 32)
-        loss = F.cross_entropy(net(torch.cat([real, of_t, of_s])), truth)
+        batch = [
+            part[torch.randint(len(part), (32 // len(parts),))]
+            for parts in classes
+            for part in parts
+        ]
+        loss = F.cross_entropy(net(torch.cat(batch)), truth)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    net.eval()
-    with torch.no_grad():
-        found = [float((net(x).argmax(1) == 1).float().mean()) for x in test]
-    return dict(zip(("detected_t", "detected_gt", "detected_gs"), found, strict=True))
+    return frozen(net)
+
+
+def auc(of_ones: Tensor, of_zeros: Tensor) -> float:
+    """How often a score of the first [N] is above one of the second [M]; ties count half."""
+    difference = of_ones[:, None] - of_zeros
+    return float((difference > 0).double().mean() + (difference == 0).double().mean() / 2)
+
+
+def detection(t: Tensor, gt: Tensor, gs: Tensor) -> dict[str, float]:
+    """Validity, by classifiers taught on two thirds of uint8 pictures [N, 64, 64, 3].
+
+    `detected_*`: how often one of T against G(x) calls unseen pictures generated. Where G(s) is
+    as much in T as G(t) is, it finds both equally often; once it finds all of both, that says no
+    more. `gs_gt_auc`: the area under the curve of another, of G(s) against G(t), with the same
+    budget. 0.5: nothing tells what is drawn of photographs from what is drawn of avatars; but
+    photographs show other people than T does, and that counts, too.
+    """
+    parts = [to_unit(x.permute(0, 3, 1, 2)) for x in (t, gt, gs)]
+    train = [x[: 2 * len(x) // 3] for x in parts]
+    test = dict(zip(("t", "gt", "gs"), (x[2 * len(x) // 3 :] for x in parts), strict=True))
+    generated = learned(([train[0]], train[1:]))
+    found = {
+        f"detected_{name}": float((generated(x).argmax(1) == 1).float().mean())
+        for name, x in test.items()
+    }
+    of_s = learned(([train[1]], [train[2]]))
+    scores = {name: of_s(test[name])[:, 1] - of_s(test[name])[:, 0] for name in ("gs", "gt")}
+    return found | {"gs_gt_auc": auc(scores["gs"], scores["gt"])}
 
 
 def judges(networks: Path) -> list[Recogniser]:
     """The networks of Table 4 that had no part in training."""
     return [mobile_face_net(networks), faceres(networks)]
+
+
+def likeness_by_group(
+    trained: TrainedFaces,
+    photos: Sequence[Faces],
+    people: list[str],
+    pairs: tuple[Tensor, Tensor],
+    judge: Recogniser,
+    data: Path,
+    cache: Path,
+) -> dict[str, face_groups.Group]:
+    """Rank and colours of the emoji of `people`, all and by group.
+
+    `pairs` are their photographs x and emoji G(x), uint8 [P, S, S, 3]; ranks are by `judge`.
+    """
+    x, gx = pairs
+    identities = [name for faces in photos for name in faces.identities]
+    wanted = table4.search(identities, people)
+    gallery = table4.gallery_before(judge, photos, wanted, cache)
+    large = table4.enlarge(gx)
+    ranks = table4.ranks(judge.embed(large).cpu(), torch.arange(len(people)), gallery)
+    skin, hair = face_groups.as_f_reads(trained.f, x)
+    return face_groups.by_group(
+        {
+            "everyone": torch.ones(len(x), dtype=torch.bool),
+            **face_groups.fifths(likeness.skin(x)[:, 0]),
+            **face_groups.gender_groups(faceres_man(data / "networks"), x),
+        },
+        ranks / len(gallery),
+        (skin, likeness.skin(large)),
+        (hair, likeness.hair(large)),
+    )
 
 
 def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any]:
@@ -160,6 +227,7 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
         net[:1],
     )
     likeness.write(alike, run.folder)
+    groups = likeness_by_group(trained, photos, people, (x, gx), net[0], data, cache)
     everyone = lfw.images[[i for i, file in enumerate(lfw.files) if file in held]]
     gs = emoji(trained, everyone.permute(0, 2, 3, 1))[0]
     gt = emoji(trained, avatars[-2000:])[0]
@@ -191,9 +259,16 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
                 ("detected_t", gt, "avatars (t)"),
                 ("detected_gt", gt, "avatars (t)"),
                 ("detected_gs", gs, "LFW held out"),
+                ("gs_gt_auc", gs, "LFW held out"),
             )
         },
     }
-    result = {"preset": run.name, "seed": config.seed, "gallery": table.gallery, "metrics": metrics}
+    result = {
+        "preset": run.name,
+        "seed": config.seed,
+        "gallery": table.gallery,
+        "metrics": metrics,
+        "groups": {name: asdict(group) for name, group in groups.items()},
+    }
     (run.folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
     return result

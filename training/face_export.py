@@ -112,7 +112,8 @@ def export_faces(
     if upscaler is not None:
         files["upscale"] = folder / "upscale.onnx"
         shutil.copyfile(upscaler, files["upscale"])
-    measured = run.folder / "metrics.json"
+    path = run.folder / "metrics.json"
+    measured = json.loads(path.read_text()) if path.exists() else {}
     manifest = {
         "schema": 1,
         "name": folder.name,
@@ -133,7 +134,8 @@ def export_faces(
             "config": json.loads((run.folder / "config.json").read_text()),
         },
         "data": {"protocol": "LFW, one named person in four held out", "splits": sizes},
-        "metrics": json.loads(measured.read_text())["metrics"] if measured.exists() else {},
+        "metrics": measured.get("metrics", {}),
+        "groups": measured.get("groups", {}),
         "limits": LIMITS,
         "licence": LICENCE,
         "created": date.today().isoformat(),

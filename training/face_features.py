@@ -3,7 +3,8 @@
 The identity part is the 256 numbers of dlib's ResNet-29, like the paper's DeepFace 256-dimensional
 and trained to tell people apart. Such a network hardly looks at hair, so the shipped f joins an
 appearance part: the colours of fixed windows of the aligned picture, and how alike they are. It
-has no weights, reads photographs and emoji in the same way, and lets gradients through.
+lets gradients through. A photograph shows skin in the light of its place; who somebody is tells
+which skin to expect, so the colours of a photograph are first corrected for its exposure.
 """
 
 import torch
@@ -24,16 +25,21 @@ JAW = ((0.50, 0.70), (0.50, 0.90), (0.37, 0.84), (0.63, 0.84))
 WINDOWS = CHEEKS + FOREHEAD + TOP + SIDES + JAW
 RADIUS = 0.03  # standard deviation of a window
 ALIKE = 0.3  # colours this far apart, of a range of 2, are no longer alike
+COLOURS = 3 * len(WINDOWS)
+SKIN = 6  # of the numbers, cheeks and forehead in RGB
 APPEARANCE = 9 + len(SIDES) + len(TOP) + 1 + len(JAW)
+# How a photograph is exposed is told by its skin: expected of this face by who it is, give or
+# take AWAY; what lies beyond is the light's. Then skin, and nothing else, is made lighter by LIFT,
+# as a drawing without shades has it, and SPREAD keeps people as far apart as the means of several
+# of their photographs are. All in natural logarithms; chosen in training/LOG.md.
+AWAY, LIFT, SPREAD = 0.08, 0.16, 1.6
+MOST = 0.9  # of a correction
+DARKEST = 0.02  # skin in [0, 1] below this counts as this
+RIDGE = 0.03  # of the regression from identity to skin, in shares of the numbers' variance
 
 
-class Appearance(nn.Module):
-    """Colour layout of a face: [B, 3, 152, 152] in [-1, 1] to [B, 25].
-
-    Skin, forehead and hair in RGB; how much the sides look like the hair (long hair does) and
-    the top like the skin (a bald head does); how much darker lip, chin and jaw are than the skin
-    (a beard is).
-    """
+class Colours(nn.Module):
+    """Mean colours of WINDOWS: [B, 3, 152, 152] in [-1, 1] to [B, COLOURS]."""
 
     windows: Tensor
 
@@ -48,20 +54,29 @@ class Appearance(nn.Module):
         self.register_buffer("windows", windows.T.contiguous(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        colours = (x.flatten(2) @ self.windows).transpose(1, 2)  # [B, windows, 3]
-        parts = (CHEEKS, FOREHEAD, TOP, SIDES, JAW)
-        cheeks, forehead, top, sides, jaw = torch.split(colours, [len(part) for part in parts], 1)
-        skin, hair = cheeks.mean(1, keepdim=True), top.mean(1, keepdim=True)
-        numbers = (
-            skin.flatten(1),
-            forehead.flatten(1),
-            hair.flatten(1),
-            alike(sides, hair),
-            alike(top, skin),
-            alike(forehead, skin),
-            (jaw - skin).mean(2),
-        )
-        return torch.cat(numbers, 1)
+        return (x.flatten(2) @ self.windows).transpose(1, 2).flatten(1)
+
+
+def appearance(colours: Tensor) -> Tensor:
+    """Colour layout of a face, of its `Colours`: [B, COLOURS] to [B, APPEARANCE].
+
+    Skin, forehead and hair in RGB; how much the sides look like the hair (long hair does) and
+    the top like the skin (a bald head does); how much darker lip, chin and jaw are than the skin
+    (a beard is).
+    """
+    parts = [len(part) for part in (CHEEKS, FOREHEAD, TOP, SIDES, JAW)]
+    cheeks, forehead, top, sides, jaw = torch.split(colours.view(-1, len(WINDOWS), 3), parts, 1)
+    skin, hair = cheeks.mean(1, keepdim=True), top.mean(1, keepdim=True)
+    numbers = (
+        skin.flatten(1),
+        forehead.flatten(1),
+        hair.flatten(1),
+        alike(sides, hair),
+        alike(top, skin),
+        alike(forehead, skin),
+        (jaw - skin).mean(2),
+    )
+    return torch.cat(numbers, 1)
 
 
 def alike(a: Tensor, b: Tensor) -> Tensor:
@@ -69,12 +84,19 @@ def alike(a: Tensor, b: Tensor) -> Tensor:
     return torch.exp(-(a - b).square().sum(2) / (2 * ALIKE**2))
 
 
-class FaceFeatures(nn.Module):
-    """f: aligned pictures [B, 3, S, S] RGB in [-1, 1], photographs or emoji, to [B, K].
+def light(colours: Tensor) -> Tensor:
+    """Natural logarithm of how light the skin is in [0, 1], of `Colours`: [B, COLOURS] to [B]."""
+    skin = colours[:, : 3 * len(CHEEKS)].mean(1)
+    return ((skin + 1) / 2).clamp(min=DARKEST).log()
 
-    K is 256, or 281 with the appearance part. Every number has mean 0 and deviation 1 over the
-    training photographs (times `weight` in the appearance part). `remove` [256, n] are
-    orthonormal directions of the identity part that are set to zero.
+
+class FaceFeatures(nn.Module):
+    """f: aligned pictures [B, 3, S, S] RGB in [-1, 1] to [B, K]: photographs, S = 152, and emoji.
+
+    K is 256, or 281 with the appearance part, which corrects the exposure of photographs. Every
+    number has mean 0 and deviation 1 over the training photographs (times `weight` in the
+    appearance part). `remove` [256, n] are orthonormal directions of the identity part that are
+    set to zero.
     """
 
     rows: Tensor
@@ -82,11 +104,13 @@ class FaceFeatures(nn.Module):
     mean: Tensor
     deviation: Tensor
     remove: Tensor
+    skin: Tensor
+    skin_mean: Tensor
 
     def __init__(self, net: ResNet29, appearance: bool, weight: float = 1.0) -> None:
         super().__init__()
         self.net = net
-        self.appearance = Appearance() if appearance else None
+        self.colours = Colours() if appearance else None
         step = EYES_DISTANCE * SIDE / (EYES[1][0] - EYES[0][0])
         middle = [(left + right) / 2 for left, right in zip(*EYES, strict=True)]
         for name, axis in (("columns", 0), ("rows", 1)):
@@ -96,6 +120,8 @@ class FaceFeatures(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("remove", torch.zeros(FEATURES, 0))
+        self.register_buffer("skin", torch.zeros(FEATURES))
+        self.register_buffer("skin_mean", torch.zeros(()))
         self.weight = weight
 
     @property
@@ -104,43 +130,83 @@ class FaceFeatures(nn.Module):
         return len(self.mean)
 
     def raw(self, x: Tensor) -> Tensor:
-        """The numbers before standardisation: [B, K]."""
+        """What is read of a picture: identity [B, 256] and, where appearance counts, `Colours`."""
         if x.shape[-1] != SIDE:
             x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False)
         chip = self.rows @ x @ self.columns.T
         identity: Tensor = self.net(chip.contiguous(memory_format=torch.channels_last))
-        if self.appearance is None:
+        if self.colours is None:
             return identity.float()
-        return torch.cat([identity.float(), self.appearance(x.float())], 1)
+        return torch.cat([identity.float(), self.colours(x.float())], 1)
 
-    def standardised(self, raw: Tensor) -> Tensor:
-        """What `features` makes of `raw`."""
-        z = (raw - self.mean) / self.deviation
+    def standardised(self, raw: Tensor, photograph: bool) -> Tensor:
+        """f(x) of `raw` numbers [B, n]: [B, K]."""
+        z = (self.numbers(raw, photograph) - self.mean) / self.deviation
         identity, rest = z[:, :FEATURES], z[:, FEATURES:]
         identity = identity - identity @ self.remove @ self.remove.T
         return torch.cat([identity, rest * self.weight], 1)
 
+    def numbers(self, raw: Tensor, photograph: bool) -> Tensor:
+        """f(x) before it is standardised: [B, n] to [B, K]."""
+        if self.colours is None:
+            return raw
+        identity, colours = raw[:, :FEATURES], raw[:, FEATURES:]
+        if not photograph:
+            return torch.cat([identity, appearance(colours)], 1)
+        seen = light(colours) - self.skin_mean
+        own = self.own_skin(identity, seen)
+        numbers = appearance(exposed(colours, (own - seen).clamp(-MOST, MOST)))
+        skin = exposed(numbers[:, :SKIN], LIFT + (SPREAD - 1) * own)
+        return torch.cat([identity, skin, numbers[:, SKIN:]], 1)
+
+    def own_skin(self, identity: Tensor, seen: Tensor) -> Tensor:
+        """How light the skin itself is, of identity [B, 256] and `light` over its mean [B]: [B]."""
+        z = (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
+        expected = z @ self.skin
+        return expected + AWAY * torch.tanh((seen - expected) / (2 * AWAY))
+
     def features(self, x: Tensor) -> Tensor:
         """f(x)."""
-        return self.standardised(self.raw(x))
+        return self.standardised(self.raw(x), photograph=x.shape[-1] == SIDE)
 
     def fit(self, photographs: Tensor, avatars: Tensor, directions: int) -> None:
-        """Set mean and deviation by raw numbers of training photographs [N, K]; remove the
-        `directions` in which avatars [M, K] differ most from photographs as a whole.
+        """Learn from raw numbers of training photographs [N, n] what to expect of faces; remove
+        the `directions` in which avatars [M, n] differ most from photographs as a whole.
 
         Such a direction tells drawings from photographs, nothing of a face: L_CONST would only
         pull G(x) towards looking like a photograph. They are found one after the other by linear
         discriminant analysis.
         """
-        self.mean, self.deviation = photographs.mean(0), photographs.std(0).clamp(min=1e-3)
+        identity = photographs[:, :FEATURES]
+        self.mean[:FEATURES] = identity.mean(0)
+        self.deviation[:FEATURES] = identity.std(0).clamp(min=1e-3)
+        if self.colours is not None:
+            self.fit_skin(identity, light(photographs[:, FEATURES:]))
+        numbers = self.numbers(photographs, photograph=True)
+        self.mean, self.deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
         self.remove = self.remove[:, :0]
         for _ in range(directions):
-            s, t = (self.standardised(raw)[:, :FEATURES] for raw in (photographs, avatars))
+            s, t = (
+                self.standardised(raw, photograph)[:, :FEATURES]
+                for raw, photograph in ((photographs, True), (avatars, False))
+            )
             within = s.T.cov() + t.T.cov()
             within += 0.1 * within.diagonal().mean() * torch.eye(FEATURES, device=s.device)
             direction = torch.linalg.solve(within, t.mean(0) - s.mean(0))
             direction = direction - self.remove @ (self.remove.T @ direction)
             self.remove = torch.cat([self.remove, (direction / direction.norm())[:, None]], 1)
+
+    def fit_skin(self, identity: Tensor, seen: Tensor) -> None:
+        """Learn by ridge regression which `light` to expect of whom; no label is used."""
+        z = (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
+        self.skin_mean = seen.mean(0)
+        ridge = RIDGE * len(z) * torch.eye(FEATURES, device=z.device)
+        self.skin = torch.linalg.solve(z.T @ z + ridge, z.T @ (seen - self.skin_mean))
+
+
+def exposed(colours: Tensor, correction: Tensor) -> Tensor:
+    """Colours [B, n] in [-1, 1] in a light stronger by the exponential of `correction` [B]."""
+    return ((colours + 1) * correction.exp()[:, None] - 1).clamp(-1, 1)
 
 
 def face_features(net: ResNet29, appearance: bool, weight: float = 1.0) -> FaceFeatures:

@@ -85,9 +85,9 @@ def evening_weights(fs: Tensor, groups: int, seed: int, power: float = 0.5) -> T
     return (1 / sizes.float()[nearest]) ** power
 
 
-def lightness(raw: Tensor) -> Tensor:
-    """Of the skin, as the appearance part of raw numbers [N, K] reads it: [N] in [-1, 1]."""
-    return raw[:, FEATURES : FEATURES + 3].mean(1)
+def lightness(numbers: Tensor) -> Tensor:
+    """Of the skin, as the appearance part of `FaceFeatures.numbers` has it: [N] in [-1, 1]."""
+    return numbers[:, FEATURES : FEATURES + 3].mean(1)
 
 
 def matching_weights(
@@ -131,18 +131,21 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
         f.remove = state["remove"]
         f.load_state_dict(state)
     else:
-        fs, ft, _ = features_of_domains(f, config, data, cache)
-        f.fit(fs, ft, config.remove)
+        raw_s, raw_t, _ = features_of_domains(f, config, data, cache)
+        f.fit(raw_s, raw_t, config.remove)
         run.save("f.pt", f.state_dict())
 
     def gather() -> Domains:
         raw_s, raw_t, t = features_of_domains(f, config, data, cache)
-        fs, ft = f.standardised(raw_s), f.standardised(raw_t)
+        fs = f.standardised(raw_s, photograph=True)
+        ft = f.standardised(raw_t, photograph=False)
         s_weights = t_weights = None
         if config.balance:
             s_weights = evening_weights(fs, GROUPS, config.seed)
         if config.balance and config.appearance:
-            t_weights = matching_weights(lightness(raw_t), lightness(raw_s), s_weights)
+            light_s = lightness(f.numbers(raw_s, photograph=True))
+            light_t = lightness(f.numbers(raw_t, photograph=False))
+            t_weights = matching_weights(light_t, light_s, s_weights)
         return Domains(fs, ft, t.to(run.device), s_weights, t_weights)
 
     dtn = faces_dtn(f, config, run.device)
@@ -161,8 +164,8 @@ def load_faces(run: Run, data: Path) -> TrainedFaces:
 def features_of_domains(
     f: FaceFeatures, config: FacesConfig, data: Path, cache: Path
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw numbers of f of s, mirrored s too, and of T; and T itself on the CPU."""
-    kind = "appearance" if config.appearance else "identity"
+    """What f reads raw of s, mirrored s too, and of T; and T itself on the CPU."""
+    kind = "colours" if config.appearance else "identity"
     t, _ = draw_avatars(cache, config.avatars)
     raw_t = cached_features(cache / f"{kind}-avatars-{config.avatars}.npy", f, t)
     path = cache / f"{kind}-s.npy"

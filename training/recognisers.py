@@ -144,7 +144,17 @@ def mobile_face_net(networks: Path) -> Recogniser:
 
 def faceres(networks: Path) -> Recogniser:
     """faceres (MobileNetV1; HSE-asavchenko/HSE_FaceRec_tf), 1024-D, trained on VGGFace2."""
-    model = GraphModel(read(networks / "faceres.json"), "global_pooling/Mean")
+    return Recogniser("faceres", _faceres(networks, "global_pooling/Mean"))
+
+
+def faceres_man(networks: Path) -> FaceNet:
+    """What faceres itself says of gender: faces [B, 3, 152, 152] to [B, 1], the chance it gives
+    to "a man". It was trained on photographs that name two genders and knows no other."""
+    return _faceres(networks, "gender_pred/Sigmoid")
+
+
+def _faceres(networks: Path, output: str) -> FaceNet:
+    model = GraphModel(read(networks / "faceres.json"), output)
     offset = (127.5 - 103.939, 127.5 - 116.779, 127.5 - 123.68)  # ImageNet's means, BGR
     net = FaceNet(Crop(224, zoom=0.85), model, offset=offset, channels=(2, 1, 0))
-    return Recogniser("faceres", net.eval())
+    return net.eval()

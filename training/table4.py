@@ -182,6 +182,13 @@ def embeddings(judge: Recogniser, faces: Faces, cache: Path) -> Tensor:
     return result
 
 
+def gallery_before(
+    judge: Recogniser, photos: Sequence[Faces], wanted: Search, cache: Path
+) -> Tensor:
+    """Embeddings [M, D] of the gallery of `wanted`; the x' [P] come first."""
+    return torch.cat([embeddings(judge, faces, cache) for faces in photos])[wanted.gallery]
+
+
 def table4(
     photos: Sequence[Faces],
     people: Collection[str],
@@ -205,9 +212,8 @@ def table4(
     drawn = {name: enlarge(transfer(x)) for name, transfer in transfers.items()}
     rows = []
     for judge in judges:
-        known = torch.cat([embeddings(judge, faces, cache) for faces in photos])
-        gallery = known[wanted.gallery]
-        mates = torch.arange(len(wanted.mates))  # they come first in the gallery
+        gallery = gallery_before(judge, photos, wanted, cache)
+        mates = torch.arange(len(wanted.mates))
         for name, pictures in drawn.items():
             found = ranks(judge.embed(pictures).cpu(), mates, gallery)
             rows.append(row(judge.name, name, found, len(gallery)))

@@ -215,6 +215,14 @@ def _activation(attributes: dict[str, Any], y: Tensor) -> Tensor:
     return y
 
 
+def _matrix_product(
+    attributes: dict[str, Any], a: Tensor, b: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """MatMul, with fused bias and relu."""
+    y = a @ b if bias is None else a @ b + bias
+    return _activation(attributes, y)
+
+
 def _pad(_: dict[str, Any], x: Tensor, paddings: list[list[int]]) -> Tensor:
     return F.pad(x, [width for pair in reversed(paddings) for width in pair])
 
@@ -233,7 +241,9 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "Minimum": lambda _, a, b: torch.minimum(a, b),
     "Abs": lambda _, x: x.abs(),
     "Relu": lambda _, x: F.relu(x),
-    "MatMul": lambda _, a, b: a @ b,
+    "MatMul": _matrix_product,
+    "_FusedMatMul": _matrix_product,
+    "Sigmoid": lambda _, x: x.sigmoid(),
     "Mean": lambda attributes, x, axes: x.mean(axes, keepdim=attributes["keep_dims"]),
     "Squeeze": lambda attributes, x: x.squeeze(tuple(attributes["squeeze_dims"])),
     "Reshape": lambda _, x, shape: x.reshape(shape),

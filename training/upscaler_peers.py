@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from training.avatars import avatars
-from training.cli import one_line_errors
+from training.errors import one_line_errors
+from training.figures import grid
 from training.graphs import check_parity
 from training.networks import frozen, to_unit
 from training.upscaler import (
@@ -171,8 +172,7 @@ def compared(
 
 def figure7(columns: Sequence[Tensor]) -> Image.Image:
     """Pictures of one subject side by side, a row each; every column is uint8 [N, H, W, 3]."""
-    rows = torch.cat(list(columns), 2)  # beside each other
-    return Image.fromarray(rows.flatten(0, 1).numpy())
+    return grid([column.permute(0, 3, 1, 2) for column in columns])
 
 
 def milliseconds(path: Path, runs: int = 50) -> float:

@@ -52,7 +52,7 @@ def test_a_failing_warm_up_is_kept_as_the_reason_to_stop(
         raise failure
 
     monkeypatch.setattr(model, "warm_up", fail)
-    service = service_of(Models({"digits": model}, "digits"))
+    service = service_of(Models([model], "digits"))
     asyncio.run(service.warm_up())
     assert service.failure is failure
     assert ready_code(service) == "not_ready"

@@ -30,7 +30,7 @@ ALIGNMENT = {"side": 152, "left_eye": [0.365, 0.48], "right_eye": [0.635, 0.48]}
     [
         ({"schema": 2}, "schema"),
         ({"name": "../digits"}, "name"),
-        ({"name": "other"}, "is of 'other'"),
+        ({"name": "other"}, "is of 'other@1'"),
         ({"version": "1\r\nX-Header: x"}, "version"),
         ({"graphs": {}}, "no `transfer`"),
         ({"graphs": {"transfer": GRAPH | {"sha256": "abc"}}}, "graphs.transfer.sha256"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service import pictures
 from service.pictures import MEDIA_TYPES, decode, decode_photo, eight_bits, encode
 from service.problems import Problem
 from service.schemas import PictureFormat
@@ -209,8 +210,27 @@ def test_a_truncated_picture_is_not_an_image(format_: str) -> None:
         b"%PDF-1.7",
     ],
 )
-def test_a_picture_of_another_format_is_unsupported(content: bytes) -> None:
+def test_a_picture_of_another_format_is_unsupported(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "ACCEPTED", pictures.ACCEPTED[:6])  # as without the extra
     assert code(content) == "unsupported_format"
+
+
+@pytest.mark.parametrize("format_", ["HEIF", "AVIF"])
+def test_the_formats_of_phones_are_taken_where_the_extra_is_installed(format_: str) -> None:
+    if format_ not in pictures.ACCEPTED:
+        pytest.skip("this Pillow has no AVIF")
+    picture = Image.linear_gradient("L").convert("RGB").resize((64, 48))
+    content = encoded(picture, format_, quality=90)
+    assert np.abs(decode(content, LIMIT).astype(int) - np.asarray(picture)).mean() < 4
+    assert code(content, 64 * 48 - 1) == "too_large"
+    assert code(content[: len(content) // 2]) == "not_an_image"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.info["exif"] = turned.tobytes()  # HEIF's encoder makes a turn of its own of it
+    options = {"exif": turned} if format_ == "AVIF" else {}
+    assert decode(encoded(picture, format_, **options), LIMIT).shape == (64, 48, 3)
 
 
 @pytest.mark.parametrize("side", [7072, 10_000, 13_000, 30_000, 2**31 - 1])

@@ -39,7 +39,7 @@ def problem(response: httpx.Response, code: str, *members: str) -> dict[str, Any
     assert details["status"] == response.status_code == STATUS[code]  # type: ignore[index]
     assert details["detail"]
     assert details["request_id"] == response.headers["x-request-id"]
-    again = {"queue_full", "not_ready", "draining", "store_unavailable"}
+    again = {"queue_full", "rate_limited", "not_ready", "draining", "store_unavailable"}
     assert ("retry-after" in response.headers) == (code in again)
     return details
 
@@ -305,11 +305,11 @@ class Gated(Model):
     def warm_up(self) -> None:
         """Not gated."""
 
-    def __call__(self, x: np.ndarray, distance: bool = False) -> Any:
+    def run(self, x: np.ndarray, distance: bool) -> Any:
         self.runs += 1
         self.started.release()
         assert self.go.wait(20)
-        return super().__call__(x, distance)
+        return super().run(x, distance)
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def gated(models_dir: Path) -> Gated:
 def test_other_requests_are_answered_while_a_model_runs(
     open_server: OpenServer, gated: Gated, photo: bytes
 ) -> None:
-    models = Models({"digits": gated}, "digits")
+    models = Models([gated], "digits")
     with open_server(models, workers=1) as client, ThreadPoolExecutor() as pool:
         answer = pool.submit(client.post, "/transfer", content=photo, headers=RAW)
         assert gated.started.acquire(timeout=10)
@@ -336,7 +336,7 @@ def test_other_requests_are_answered_while_a_model_runs(
 def test_one_more_than_the_queue_holds_is_refused_at_once(
     open_server: OpenServer, gated: Gated, photo: bytes
 ) -> None:
-    models = Models({"digits": gated}, "digits")
+    models = Models([gated], "digits")
     with open_server(models, workers=1, max_queue=1) as client, ThreadPoolExecutor() as pool:
         answers = [
             pool.submit(client.post, "/transfer", content=photo, headers=RAW) for _ in range(6)
@@ -356,7 +356,7 @@ def test_one_more_than_the_queue_holds_is_refused_at_once(
 def test_a_full_queue_refuses_before_the_body_has_come(
     open_server: OpenServer, gated: Gated, photo: bytes
 ) -> None:
-    models = Models({"digits": gated}, "digits")
+    models = Models([gated], "digits")
     with open_server(models, workers=1, max_queue=0) as client, ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/transfer", content=photo, headers=RAW)
         assert gated.started.acquire(timeout=10)
@@ -374,7 +374,7 @@ def test_a_full_queue_refuses_before_the_body_has_come(
 def test_a_late_answer_is_not_waited_for(
     open_server: OpenServer, gated: Gated, photo: bytes
 ) -> None:
-    models = Models({"digits": gated}, "digits")
+    models = Models([gated], "digits")
     with open_server(models, workers=1, deadline_s=0.3) as client:
         start = time.monotonic()
         response = client.post("/transfer", content=photo, headers=RAW)
@@ -387,7 +387,7 @@ def test_a_late_answer_is_not_waited_for(
 def test_work_that_waits_is_dropped_when_its_client_leaves(
     open_server: OpenServer, gated: Gated, photo: bytes
 ) -> None:
-    models = Models({"digits": gated}, "digits")
+    models = Models([gated], "digits")
     with open_server(models, workers=1, max_queue=1) as client, ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/transfer", content=photo, headers=RAW)
         assert gated.started.acquire(timeout=10)
@@ -439,12 +439,24 @@ def test_openapi_describes_bodies_answers_and_problems(client: httpx.Client) -> 
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/transfer",
+        "/transfer/batch",
         "/emoji",
         "/persons/{person}",
         "/persons/{person}/emoji",
         "/models",
+        "/metrics",
+        "/admin/reload",
         "/health/live",
         "/health/ready",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/repository/index",
+        *(
+            f"/v2/models/{{model}}{version}{what}"
+            for version in ("", "/versions/{version}")
+            for what in ("", "/ready", "/infer")
+        ),
     }
     post = document["paths"]["/transfer"]["post"]
     assert set(post["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
@@ -540,7 +552,9 @@ def test_a_request_with_a_key_is_answered(
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health/live", "/health/ready"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/metrics", "/health/live", "/health/ready"]
+)
 def test_health_and_documentation_want_no_key(keyed: httpx.Client, path: str) -> None:
     assert keyed.get(path).status_code in (200, 307)
 

@@ -15,7 +15,11 @@ def test_variables_set_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DTN_PORT", "9000")
     monkeypatch.setenv("DTN_LOG_LEVEL", "WARNING")
     monkeypatch.setenv("DTN_API_KEYS", "one, two")
+    monkeypatch.setenv("DTN_CORS_ORIGINS", "https://a.org, http://127.0.0.1:3000")
+    monkeypatch.setenv("DTN_LOG_FORMAT", "JSON")
     settings = Settings()
+    assert settings.cors_origins == ("https://a.org", "http://127.0.0.1:3000")
+    assert settings.log_format == "json"
     assert (settings.port, settings.log_level) == (9000, "warning")
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
 
@@ -37,6 +41,14 @@ def test_what_is_given_goes_before_variables(monkeypatch: pytest.MonkeyPatch) ->
         ("DEADLINE_S", "nan"),
         ("API_KEYS", "one,,two"),
         ("API_KEYS", " "),
+        ("RATE_LIMIT", "-1"),
+        ("RATE_LIMIT", "inf"),
+        ("RATE_BURST", "many"),
+        ("CORS_ORIGINS", "example.org"),
+        ("CORS_ORIGINS", "https://example.org/"),
+        ("CORS_ORIGINS", "https://Example.org"),
+        ("CORS_ORIGINS", "https://a.org,,https://b.org"),
+        ("LOG_FORMAT", "xml"),
     ],
 )
 def test_values_out_of_bounds_are_refused(
@@ -81,6 +93,10 @@ def test_every_setting_says_what_it_means() -> None:
         assert field.description
         assert "[default: " in meaning
     assert describe("device", Settings.model_fields["device"])[0] == "DTN_DEVICE auto|cpu|cuda"
+    assert describe("access_log", Settings.model_fields["access_log"]) == (
+        "DTN_ACCESS_LOG true|false",
+        "log a line for each request, at level info [default: False]",
+    )
     assert describe("port", Settings.model_fields["port"])[0] == "DTN_PORT integer"
 
 

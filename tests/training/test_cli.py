@@ -75,6 +75,12 @@ def test_figures_puts_inputs_in_odd_columns(
         assert torch.equal(first, trained.measured.images[0])
 
 
+def test_a_run_of_digits_has_no_figures_of_faces(run: Run, trained: Trained, data: Path) -> None:
+    result = CliRunner().invoke(cli.figures, [str(run.folder), "--figure", "8"])
+    assert result.exit_code == 2
+    assert "Figure 8 is of faces" in result.output
+
+
 def test_train_then_export(run: Run, trained: Trained, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "digits"
     arguments = [str(run.folder), "--data", str(data), "--out", str(folder)]

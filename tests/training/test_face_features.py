@@ -6,11 +6,19 @@ import torch
 from tests.training.small import write_resnet29
 from training.face_features import (
     APPEARANCE,
+    AWAY,
+    COLOURS,
+    LIFT,
+    MOST,
     SIDES,
-    Appearance,
+    SPREAD,
+    Colours,
     FaceFeatures,
     alike,
+    appearance,
+    exposed,
     face_features,
+    light,
     raw_features,
 )
 from training.resnet29 import FEATURES, ResNet29, load_resnet29
@@ -37,16 +45,19 @@ def face(long_hair: bool = False, bald: bool = False, beard: bool = False) -> to
 
 
 def test_colours_of_skin_and_hair_are_read() -> None:
-    numbers = Appearance()(face())[0]
+    colours = Colours()(face())
+    assert colours.shape == (1, COLOURS)
+    numbers = appearance(colours)[0]
     assert len(numbers) == APPEARANCE
     torch.testing.assert_close(numbers[:3], torch.tensor(SKIN), atol=0.02, rtol=0)
     torch.testing.assert_close(numbers[6:9], torch.tensor(HAIR), atol=0.05, rtol=0)
 
 
 def test_long_hair_a_bald_head_and_a_beard_are_told() -> None:
-    read = Appearance()
+    read = Colours()
     short, long, bald, beard = (
-        read(x)[0] for x in (face(), face(long_hair=True), face(bald=True), face(beard=True))
+        appearance(read(x))[0]
+        for x in (face(), face(long_hair=True), face(bald=True), face(beard=True))
     )
     sides, top = slice(9, 9 + len(SIDES)), slice(9 + len(SIDES), 12 + len(SIDES))
     assert (short[sides] < 0.1).all()
@@ -66,29 +77,108 @@ def test_an_emoji_is_read_as_the_photograph_it_was_shrunk_from(net: ResNet29) ->
     f = face_features(net, appearance=True)
     smooth = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 6), (152, 152), mode="bicubic")
     small = torch.nn.functional.interpolate(smooth, (64, 64), mode="area")
-    large, reduced = f.features(smooth), f.features(small)
+    large, reduced = f.raw(smooth), f.raw(small)
     assert (large - reduced).norm() < 0.1 * large.std(0).norm() * len(large[0]) ** 0.5
+
+
+def raw_numbers(n: int, seed: int) -> torch.Tensor:
+    """Of faces whose first number of identity tells how light their skin is, in uneven light."""
+    random = torch.Generator().manual_seed(seed)
+    identity = torch.randn(n, FEATURES, generator=random)
+    colours = torch.rand(n, COLOURS, generator=random) * 0.4 - 0.2
+    skin = 0.2 * identity[:, 0] + 0.2 * torch.randn(n, generator=random) - light(colours)
+    return torch.cat([identity * 2 + 5, exposed(colours, skin - 0.7)], 1)
+
+
+@pytest.fixture(scope="module")
+def fitted(net: ResNet29) -> FaceFeatures:
+    f = face_features(net, appearance=True)
+    f.fit(raw_numbers(3000, 0), raw_numbers(300, 1), directions=2)
+    return f
 
 
 def test_fitted_numbers_are_standardised_and_the_domain_is_gone(net: ResNet29) -> None:
     f = FaceFeatures(net, appearance=True, weight=3.0)
-    random = torch.Generator().manual_seed(0)
-    s = torch.randn(2000, f.width, generator=random) * 2 + 5
-    t = torch.randn(2000, f.width, generator=random) * 2 + 5
+    s, t = raw_numbers(2000, 0), raw_numbers(2000, 1)
     t[:, 7] += 8
     f.fit(s, t, directions=2)
-    zs, zt = f.standardised(s), f.standardised(t)
+    zs, zt = f.standardised(s, photograph=True), f.standardised(t, photograph=False)
     torch.testing.assert_close(zs.mean(0), torch.zeros(f.width), atol=1e-3, rtol=0)
     assert zs[:, FEATURES:].std(0).mean().item() == pytest.approx(3, abs=0.01)
     assert (zt.mean(0)[:FEATURES] - zs.mean(0)[:FEATURES]).norm() < 0.5  # it was 4
     torch.testing.assert_close(f.remove.T @ f.remove, torch.eye(2), atol=1e-4, rtol=0)
 
 
-def test_gradients_pass_through_a_frozen_f(net: ResNet29) -> None:
+def test_light_is_the_logarithm_of_the_skin() -> None:
+    skin = (torch.tensor(SKIN) + 1).mean() / 2
+    assert light(Colours()(face())).item() == pytest.approx(skin.log().item(), abs=0.02)
+    assert light(torch.full((1, COLOURS), -1.0)).isfinite().all()
+
+
+def test_exposed_is_a_stronger_light_and_white_stays_white() -> None:
+    colours = torch.tensor([[-1.0, -0.5, 0.0, 1.0]])
+    doubled = exposed(colours, torch.tensor([2.0]).log())
+    torch.testing.assert_close(doubled, torch.tensor([[-1.0, 0.0, 1.0, 1.0]]))
+
+
+def test_fit_learns_which_skin_to_expect_of_whom(fitted: FaceFeatures) -> None:
+    assert fitted.skin[0].item() == pytest.approx(0.2, abs=0.02)
+    assert fitted.skin[1:].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("tone", [-0.3, 0.0, 0.3])
+def test_a_dim_photograph_reads_like_one_in_good_light(fitted: FaceFeatures, tone: float) -> None:
+    identity = fitted.mean[None, :FEATURES].clone()
+    identity[0, 0] += tone / 0.2 * fitted.deviation[0]  # somebody of this skin
+    good = exposed(Colours()(face()), fitted.skin_mean + tone - light(Colours()(face())))
+    dim = exposed(good, torch.tensor([0.5]).log())
+    raw = [torch.cat([identity, colours], 1) for colours in (good, dim)]
+    seen, read = (
+        (light(good) - light(dim)).item(),
+        (fitted.correction(identity, light(good)) - fitted.correction(identity, light(dim))).item(),
+    )
+    assert seen == pytest.approx(0.69, abs=0.01)
+    assert 0 < seen + read < 1.5 * SPREAD * AWAY  # all that is left of the difference
+    corrected, uncorrected = (
+        (one - other).norm().item()
+        for one, other in (
+            [fitted.standardised(x, photograph) for x in raw] for photograph in (True, False)
+        )
+    )
+    assert corrected < 0.5 * uncorrected
+
+
+def test_who_is_expected_to_be_dark_is_not_brightened(fitted: FaceFeatures) -> None:
+    """In the light of press photographs only LIFT and SPREAD are left of a correction."""
+    identity = fitted.mean[None, :FEATURES].repeat(2, 1)
+    identity[0, 0] -= fitted.deviation[0]
+    dark, medium = fitted.correction(identity, fitted.skin_mean + torch.tensor([-0.2, 0.0]))
+    assert dark.item() == pytest.approx(LIFT - 0.2 * (SPREAD - 1), abs=0.02)
+    assert medium.item() == pytest.approx(LIFT, abs=0.02)
+
+
+def test_a_correction_has_a_limit(fitted: FaceFeatures) -> None:
+    identity = fitted.mean[None, :FEATURES]
+    assert fitted.correction(identity, torch.tensor([-3.0])).item() == pytest.approx(MOST)
+
+
+def test_avatars_are_never_corrected(fitted: FaceFeatures) -> None:
+    raw = raw_numbers(5, 2)
+    as_they_are = appearance(raw[:, FEATURES:])
+    assert torch.equal(fitted.numbers(raw, photograph=False)[:, FEATURES:], as_they_are)
+    assert not torch.equal(fitted.numbers(raw, photograph=True)[:, FEATURES:], as_they_are)
+    avatar = torch.rand(1, 3, 64, 64)
+    expected = fitted.standardised(fitted.raw(avatar), photograph=False)
+    assert torch.equal(fitted.features(avatar), expected)
+
+
+@pytest.mark.parametrize("side", [64, 152])
+def test_gradients_pass_through_a_frozen_f(net: ResNet29, side: int) -> None:
     f = face_features(net, appearance=True)
-    x = torch.rand(1, 3, 64, 64, requires_grad=True)
+    x = torch.rand(1, 3, side, side, requires_grad=True)
     f.features(x).square().sum().backward()
     assert x.grad is not None
+    assert x.grad.isfinite().all()
     assert x.grad.abs().sum() > 0
     assert not f.training
     assert all(not weight.requires_grad and weight.grad is None for weight in f.parameters())

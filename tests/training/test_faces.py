@@ -8,17 +8,24 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from PIL import Image
 
 from service.manifest import Manifest
+from tests.training import tfjs_model
 from tests.training.small import write_artwork, write_faces, write_resnet29
+from tests.training.tfjs_model import integers, node
 from training import cli
 from training.config import FacesConfig, preset
 from training.face_data import Faces
-from training.face_evaluate import best_of_several, detection, emoji, spread
+from training.face_evaluate import auc, best_of_several, detection, emoji, spread
 from training.face_networks import face_discriminator, face_generator
 from training.faces import WEIGHTS, TrainedFaces, draw_avatars, evening_weights, train_faces
+from training.likeness import KINDS
+from training.recognisers import Crop, FaceNet, Recogniser
 from training.run import Run
+from training.tfjs import GraphModel, read
+from training.upscaler import Upscaler, UpscalerConfig, export_upscaler
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +38,10 @@ def config() -> FacesConfig:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    write_faces(folder / "faces", "lfw", [f"Person_{i // 3}" for i in range(30)])
+    write_faces(folder / "faces", "lfw", [f"Person_{i // 4}" for i in range(32)])
     for seed, name in enumerate(("generated", "fake", "london"), 1):
-        write_faces(folder / "faces", name, [""] * 6, seed)
+        people = [f"{i // 2:03}" if name == "london" else "" for i in range(6)]
+        write_faces(folder / "faces", name, people, seed)
     write_resnet29(folder / "networks" / WEIGHTS)
     return folder
 
@@ -148,6 +156,88 @@ def test_a_classifier_detects_what_is_not_of_t(monkeypatch: pytest.MonkeyPatch) 
     found = detection(white, white, torch.zeros_like(white))
     assert found["detected_gs"] > 0.9
     assert found["detected_t"] == found["detected_gt"]
+    assert found["gs_gt_auc"] == 1
+
+
+def test_pictures_of_one_kind_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.face_evaluate.CLASSIFIER_STEPS", 5)
+    same = torch.full((30, 64, 64, 3), 120, dtype=torch.uint8)
+    assert detection(same, same, same)["gs_gt_auc"] == 0.5
+
+
+def test_auc_by_hand() -> None:
+    assert auc(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0, 3.0])) == pytest.approx(3.5 / 6)
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Recogniser:
+    """Compares mean colours."""
+    nodes = [
+        node("x", "Placeholder"),
+        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
+        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
+    ]
+    path = tfjs_model.write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
+    return Recogniser("MobileFaceNet", FaceNet(Crop(8), GraphModel(read(path), "y")))
+
+
+def test_a_run_is_measured_by_one_command(
+    trained: TrainedFaces, run: Run, data: Path, judge: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def traits(files: list[str]) -> dict[str, torch.Tensor]:
+        return {kind: torch.arange(len(files)) % 2 == 0 for kind in KINDS}
+
+    here = "training.face_evaluate"
+    monkeypatch.setattr(f"{here}.CLASSIFIER_STEPS", 2)
+    monkeypatch.setattr(f"{here}.judges", lambda _: [judge])
+    monkeypatch.setattr(f"{here}.faceres_man", lambda _: lambda x: x.mean((1, 2, 3))[:, None] + 0.5)
+    monkeypatch.setattr(f"{here}.likeness.read_traits", traits)
+    arguments = ["table4", "--runs", str(run.folder.parent), "--run", run.folder.name]
+    result = CliRunner().invoke(cli.evaluate, [*arguments, "--data", str(data)])
+    assert result.exit_code == 0, result.output
+    assert "emoji (DTN)" in result.output
+    measured = json.loads((run.folder / "metrics.json").read_text())
+    assert 0 <= measured["metrics"]["gs_gt_auc"]["value"] <= 1
+    assert {"median_rank_MobileFaceNet", "detected_gs"} <= set(measured["metrics"])
+    everyone, *others = measured["groups"].items()
+    assert (everyone[0], everyone[1]["n"]) == ("everyone", 2)  # held out are Person_2 and _7
+    fifths = [group["n"] for name, group in others if name.startswith("skin")]
+    genders = [group["n"] for name, group in others if name.startswith("read as")]
+    assert sum(fifths) == sum(genders) == 2
+    assert {path.name for path in run.folder.glob("*.json")} >= {"table4.json", "eq8.json"}
+
+
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("upscaler") / "upscale.onnx"
+    export_upscaler(Upscaler(UpscalerConfig(width=8, blocks=1, expand=16)).eval(), path)
+    return path
+
+
+def test_figures_of_faces_are_drawn(
+    trained: TrainedFaces, run: Run, data: Path, upscaler: Path, tmp_path: Path
+) -> None:
+    def draw(*arguments: str) -> Result:
+        folder = [str(run.folder), "--data", str(data), "--upscaler", str(upscaler)]
+        return CliRunner().invoke(cli.figures, [*folder, *arguments])
+
+    assert draw("--out", str(tmp_path / "docs")).exit_code == 0
+    drawn = {path.stem for path in (tmp_path / "docs").iterdir()}
+    assert drawn == {"figure2b", "figure4", "figure6", "figure7", "figure8"}
+    assert draw("--figure", "4", "--out", str(tmp_path / "pairs.png")).exit_code == 0
+    with Image.open(tmp_path / "pairs.png") as image:
+        assert image.size == (4 * 256 + 8, 2 * 256 + 8)  # three people of the consented set
+
+    private = draw("--figure", "6", "--private")
+    assert private.exit_code == 0, private.output
+    assert private.stdout.strip() == str(run.folder / "figure6-private.png")
+    with Image.open(run.folder / "figure6-private.png") as image:
+        assert image.size == (2 * 5 * 96 + 8, 96)  # the held-out two, four photographs each
+
+    refused = draw("--figure", "6", "--private", "--out", str(tmp_path / "docs"))
+    assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "leave --out away" in refused.output
+    assert "Figure 2a is of digits" in draw("--figure", "2a").output
 
 
 def test_the_export_runs_without_torch(
@@ -169,6 +259,7 @@ def test_the_export_runs_without_torch(
     assert Manifest.model_validate(manifest).alignment is not None
     assert set(manifest["graphs"]) == {"transfer", "distance", "detect", "upscale"}
     assert manifest["data"]["splits"]["avatars (t)"] == 24
+    assert "groups" in manifest
     photographs = np.random.default_rng(0).integers(0, 256, (8, 152, 152, 3), dtype=np.uint8)
     assert manifest["weights"]["bytes"] == (folder / "weights.bin").stat().st_size
     for name in ("model.onnx", "distance.onnx"):

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from tests.training.tfjs_model import integers, node, write
-from training.recognisers import Crop, FaceNet, Recogniser, faceres, mobile_face, mobile_face_net
+from training.recognisers import (
+    Crop,
+    FaceNet,
+    Recogniser,
+    faceres,
+    faceres_man,
+    mobile_face,
+    mobile_face_net,
+)
 from training.tfjs import GraphModel, read
 
 MEAN = [
@@ -91,7 +99,7 @@ def test_refuses_pictures_of_another_size(mean: GraphModel) -> None:
         recogniser.embed(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("network", [mobile_face, mobile_face_net, faceres])
+@pytest.mark.parametrize("network", [mobile_face, mobile_face_net, faceres, faceres_man])
 def test_says_which_file_is_missing(tmp_path: Path, network: object) -> None:
     with pytest.raises(FileNotFoundError, match=r"\.json"):
         network(tmp_path)  # type: ignore[operator]

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.training.tfjs_model import Values, convolution, integers, node, write
+from tests.training.tfjs_model import Values, convolution, fused, integers, node, write
 from training.tfjs import GraphModel, read, repair_prelu
 
 X = node("x", "Placeholder")
@@ -60,6 +60,16 @@ def test_channels_pads_means_and_products_by_hand(tmp_path: Path) -> None:
     }
     x = torch.tensor([[[[3.0, 8.0]]]])  # less: 2, 6; a row of zeros; min: 2, 4; mean: 1, 2
     assert model(tmp_path, nodes, constants)(x).tolist() == [[201, 2010]]
+
+
+def test_a_fused_matrix_product_and_a_sigmoid_by_hand(tmp_path: Path) -> None:
+    nodes = [
+        node("hidden", "_FusedMatMul", "x", "matrix", "bias", fused_ops=fused("BiasAdd", "Relu")),
+        node("y", "Sigmoid", "hidden"),
+    ]
+    constants = {"matrix": np.float32([[1, 10], [-1, 1]]), "bias": np.float32([0, -9])}
+    y = model(tmp_path, nodes, constants)(torch.tensor([[1.0, 2.0]]))  # -1, 3 and after ReLU 0, 3
+    torch.testing.assert_close(y, torch.tensor([[0.5, 0.952574]]))
 
 
 def prelu(x: str, y: str) -> list[dict[str, object]]:

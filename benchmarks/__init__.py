@@ -1,0 +1,1 @@
+"""Measurements of the service beside others; nothing here is needed to serve."""

@@ -1,0 +1,218 @@
+"""dtn bench: race our service against others, watch servers when things go wrong."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args
+
+import click
+
+from benchmarks.serving.asking import Doses
+from benchmarks.serving.probes import PROBES, probe_all
+from benchmarks.serving.race import race as run_race
+from benchmarks.serving.results import probe_report, report
+from benchmarks.serving.servers import BARE_LOOP, HERE, PEERS, SERVERS, ModelName, Server
+from benchmarks.serving.wrk import WrkError, find_wrk
+from service.cli import Fault
+
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Comma-separated names out of those there are, or `all`."""
+
+    name = "names"
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self.known = tuple(known)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        names = self.known if value == "all" else tuple(str(value).split(","))
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r} is none of {', '.join(self.known)}", param, ctx)
+        return names
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """Comma-separated positive integers."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            numbers = tuple(int(number) for number in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or min(numbers) < 1:
+            self.fail(f"{value!r} are no positive numbers", param, ctx)
+        return numbers
+
+
+SERVERS_OPTION = click.option(
+    "--servers",
+    default="all",
+    show_default=True,
+    help=f"Comma-separated: {', '.join(SERVERS)}. `all` goes without those not installed.",
+)
+OUT_OPTION = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=HERE,
+    show_default="benchmarks/serving",
+    help="Folder to write the results to.",
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def bench(ctx: click.Context) -> None:
+    """Race the service against other servers of the same model.
+
+    Without a command: the race, with its defaults.
+    """
+    # So that servers are stopped where the benchmark is.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(race)
+
+
+@bench.command()
+@SERVERS_OPTION
+@OUT_OPTION
+@click.option(
+    "--models",
+    type=Names(MODELS),
+    default="all",
+    show_default=True,
+    help=f"Comma-separated: {', '.join(MODELS)}.",
+)
+@click.option(
+    "--concurrency",
+    type=Numbers(),
+    default="1,8,32,64",
+    show_default=True,
+    help="Connections that wrk keeps busy, comma-separated.",
+)
+@click.option("--seconds", type=click.FloatRange(1), default=5.0, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+def race(
+    servers: str,
+    out: Path,
+    models: Sequence[ModelName],
+    concurrency: Sequence[int],
+    seconds: float,
+    rounds: int,
+) -> None:
+    """Servers in turn under wrk; prints one table and writes RESULTS.md."""
+    chosen = choose(servers)
+    try:
+        find_wrk()
+        with TemporaryDirectory(prefix="dtn-bench-") as scratch:
+            run = run_race(chosen, models, concurrency, seconds, rounds, Path(scratch), tell)
+    except WrkError as error:
+        raise Fault(str(error)) from error
+    if not run.laps:
+        raise Fault(
+            f"nothing was measured: {'; '.join(f'{k}: {v}' for k, v in run.absent.items())}"
+        )
+    text = report(run, command_line())
+    (out / "RESULTS.md").write_text(text)
+    click.echo(text)
+
+
+@bench.command()
+@SERVERS_OPTION
+@OUT_OPTION
+@click.option(
+    "--only",
+    "names",
+    type=Names(PROBES),
+    default="all",
+    show_default=True,
+    help=f"Comma-separated: {', '.join(PROBES)}.",
+)
+@click.option("--seconds", type=click.FloatRange(1), default=10.0, show_default=True)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="SIGTERMs, reloads, cold starts.",
+)
+@click.option("--clients", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--hostile", type=click.IntRange(1), default=20_000, show_default=True)
+def probes(
+    servers: str,
+    out: Path,
+    names: Sequence[str],
+    seconds: float,
+    repeats: int,
+    clients: int,
+    hostile: int,
+) -> None:
+    """What servers do when things go wrong; prints one table and writes PROBES.md."""
+    doses = Doses(seconds, repeats, clients, hostile)
+    with TemporaryDirectory(prefix="dtn-bench-") as scratch:
+        told = probe_all(choose(servers), names, doses, Path(scratch), tell)
+    text = probe_report(told, command_line())
+    (out / "PROBES.md").write_text(text)
+    click.echo(text)
+
+
+@bench.command()
+@click.argument("peers", nargs=-1, required=True)
+def install(peers: tuple[str, ...]) -> None:
+    """Make an environment for each of PEERS, or `all`, by pip."""
+    known = {peer.name: peer for peer in [*PEERS, BARE_LOOP]}
+    wanted = list(known) if peers == ("all",) else peers
+    for name in wanted:
+        if name not in known:
+            raise Fault(f"{name!r} is no peer; there is: {', '.join(known)}")
+    for name in wanted:
+        tell(f"installing {name}")
+        install_one(known[name])
+
+
+def install_one(peer: Server) -> None:
+    """An environment with what the peer's requirements pin. Raises Fault."""
+    environment = peer.python.parents[1]
+    shutil.rmtree(environment, ignore_errors=True)
+    pip = [str(peer.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)  # noqa: S603
+        subprocess.run([*pip, "-r", peer.requirements], check=True)  # noqa: S603
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise Fault(f"{peer.name} could not be installed: {error}") from error
+    peer.stamp.touch()
+
+
+def choose(names: str) -> list[Server]:
+    """The servers asked for. Raises Fault where one asked for by name is not installed."""
+    if names == "all":
+        return list(SERVERS.values())
+    chosen = []
+    for name in names.split(","):
+        if name not in SERVERS:
+            raise Fault(f"{name!r} is no server; there is: {', '.join(SERVERS)}")
+        if not SERVERS[name].installed:
+            raise Fault(f"{name} is not installed: dtn bench install {name}")
+        chosen.append(SERVERS[name])
+    return chosen
+
+
+def tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def command_line() -> str:
+    """What was typed, without the program's path."""
+    return " ".join(["dtn", *sys.argv[1:]])

@@ -1,0 +1,214 @@
+"""Where the pictures of all requests meet: one queue for each model, runs as large as they pay.
+
+No timer: a run begins as soon as the device is free, with what has come meanwhile. So a lone
+picture never waits, and the more load there is, the larger are the runs.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from service.metrics import Metrics
+from service.models import RUN_SIZES, Model
+from service.pictures import Pixels
+from service.problems import Problem
+
+log = logging.getLogger(__name__)
+
+Drawn: TypeAlias = tuple[Pixels, float | None]  # G(x) [h, w, C] and Eq. 8's distance, if asked for
+Kind: TypeAlias = tuple[tuple[int, ...], bool]  # shape of x, whether the distance is wanted
+
+SMOOTHING = 0.2  # of the measured seconds per picture, the newest run's share
+LONGEST_RETRY_S = 60
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A picture in the queue."""
+
+    x: Pixels
+    answer: asyncio.Future[Drawn]  # done early where nobody waits any longer
+    deadline: float
+    since: float
+
+
+class Batcher:
+    """The queue of a model. Used on the event loop, but for `draw`.
+
+    At most `parallel` runs at once: one on a GPU, one a core on the CPU.
+    """
+
+    def __init__(self, model: Model, parallel: int, max_queue: int, metrics: Metrics) -> None:
+        self.model = model
+        self.parallel = parallel if model.device == "cpu" else 1
+        self.max_queue = max_queue
+        self.metrics = metrics
+        self.queues: dict[Kind, deque[Waiting]] = {}
+        self.depth = 0  # pictures waiting
+        self.taken = 0  # places: requests between admission and answer
+        self.running = 0
+        self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
+        self.scheduled = False
+        self.pool = ThreadPoolExecutor(self.parallel, f"run-{model.manifest.name}")
+
+    @property
+    def places(self) -> int:
+        """Requests that may be under way at once: those in a run and max_queue more."""
+        return self.max_queue + self.parallel * self.model.most
+
+    def check(self) -> None:
+        """Raises Problem queue_full where all places are taken; its Retry-After is the time in
+        which half of them will be free, as fast as pictures are drawn now."""
+        if self.taken >= self.places:
+            wait = math.ceil(self.taken * self.seconds / 2)
+            raise Problem(
+                "queue_full",
+                f"all {self.places} places for {self.model.reference} are taken",
+                {"Retry-After": str(min(max(1, wait), LONGEST_RETRY_S))},
+            )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places. Raises Problem queue_full."""
+        self.check()
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+    def submit(self, x: Pixels, distance: bool, deadline: float) -> asyncio.Future[Drawn]:
+        """G(x) of one picture uint8 [H, W, 3]: a future that may be cancelled.
+
+        It raises Problem: invalid_parameter where the model cannot draw x, deadline_exceeded
+        where its turn comes after `deadline`, a time.monotonic().
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Drawn] = loop.create_future()
+        waiting = Waiting(x, answer, deadline, time.monotonic())
+        kind = x.shape, distance
+        queue = self.queues.get(kind)
+        if queue is None:
+            queue = self.queues[kind] = deque()
+        queue.append(waiting)
+        self.depth += 1
+        if not self.scheduled and self.running < self.parallel:
+            # Not at once: what else this turn of the loop has received joins the run.
+            self.scheduled = True
+            loop.call_soon(self.start)
+        return answer
+
+    def start(self) -> None:
+        """Begin as many runs as there is room and work for."""
+        self.scheduled = False
+        loop = asyncio.get_running_loop()
+        while self.running < self.parallel and self.depth:
+            kind = min(self.queues, key=lambda kind: self.queues[kind][0].since)
+            batch = self.cut(kind)
+            if batch:
+                self.running += 1
+                self.pool.submit(self.draw, loop, batch, kind[1])
+
+    def cut(self, kind: Kind) -> list[Waiting]:
+        """The next run of pictures of one kind; those given up meanwhile are left out."""
+        queue = self.queues[kind]
+        now = time.monotonic()
+        batch: list[Waiting] = []
+        while queue and len(batch) < self.model.most:
+            waiting = queue.popleft()
+            self.depth -= 1
+            if waiting.answer.done():
+                self.metrics.abandoned.inc()
+            elif now > waiting.deadline:
+                waiting.answer.set_exception(late())
+            else:
+                self.metrics.queue.observe(now - waiting.since)
+                batch.append(waiting)
+        if not queue:
+            del self.queues[kind]
+        return batch
+
+    def draw(
+        self, loop: asyncio.AbstractEventLoop, batch: Sequence[Waiting], distance: bool
+    ) -> None:
+        """Run the model on a batch, in a thread; one by one where the whole of it fails."""
+        began = time.monotonic()
+        results: list[Drawn | Exception]
+        try:
+            results = list(self.run([waiting.x for waiting in batch], distance))
+        except Exception as error:
+            if len(batch) == 1:
+                results = [self.model.blame(batch[0].x, error)]
+            else:
+                log.warning("a run of %d pictures failed, each is tried alone", len(batch))
+                results = [self.draw_alone(waiting.x, distance) for waiting in batch]
+        seconds = time.monotonic() - began
+        try:
+            loop.call_soon_threadsafe(self.finish, batch, results, seconds)
+        except RuntimeError:
+            log.debug("the service ended before a run did")
+
+    def run(self, xs: Sequence[Pixels], distance: bool) -> Iterator[Drawn]:
+        """The results of pictures of one shape. Raises whatever onnxruntime raises.
+
+        On a GPU a run has one of a few sizes, filled up with black: for each new shape CUDA's
+        libraries would search anew for the best kernels, and the memory arena grow.
+        """
+        n = len(xs)
+        size = n if self.model.device == "cpu" else next(each for each in RUN_SIZES if each >= n)
+        x = (
+            xs[0][np.newaxis]
+            if size == 1
+            else np.stack([*xs, *[np.zeros_like(xs[0])] * (size - n)])
+        )
+        y, distances = self.model.run(x, distance)
+        return zip(y[:n], distances[:n], strict=True)
+
+    def draw_alone(self, x: Pixels, distance: bool) -> Drawn | Exception:
+        """One picture's result, or the Problem it is at fault for."""
+        try:
+            return next(self.run([x], distance))
+        except Exception as error:
+            return self.model.blame(x, error)
+
+    def finish(
+        self, batch: Sequence[Waiting], results: Sequence[Drawn | Exception], seconds: float
+    ) -> None:
+        """Hand out the results of a run, and begin the next."""
+        self.running -= 1
+        self.metrics.run.observe(seconds)
+        self.metrics.batch(self.model.reference, len(batch))
+        mine = seconds / len(batch) / self.parallel
+        self.seconds += SMOOTHING * (mine - self.seconds) if self.seconds else mine
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(result, Exception):
+                waiting.answer.set_exception(result)
+            else:
+                waiting.answer.set_result(result)
+        if self.depth:
+            self.start()
+
+    def close(self) -> None:
+        """What runs comes to its end, what waits is dropped."""
+        for queue in self.queues.values():
+            for waiting in queue:
+                waiting.answer.cancel()
+        self.queues.clear()
+        self.depth = 0
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def late() -> Problem:
+    """deadline_exceeded of a picture whose turn did not come in time."""
+    return Problem("deadline_exceeded", "the picture's turn came too late")

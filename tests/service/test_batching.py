@@ -1,0 +1,272 @@
+"""The queue in front of a model: what runs together, what is refused, what is dropped."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.batching import Batcher, Drawn
+from service.metrics import Metrics
+from service.models import Model
+from service.pictures import Pixels
+from service.problems import Problem
+from tests.service.dummy import noise
+
+
+class Recorded(Model):
+    """A model that notes its runs, and waits for `go` in each."""
+
+    def __init__(self, folder: Path, most: int = 4) -> None:
+        super().__init__(folder)
+        self.most = most
+        self.runs: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
+        self.runs.append(len(x))
+        assert self.go.wait(20)
+        if (x == 13).all(axis=(1, 2, 3)).any():
+            raise RuntimeError("an unlucky picture")
+        return super().run(x, distance)
+
+
+Use = Callable[[Batcher], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def model(models_dir: Path) -> Recorded:
+    return Recorded(models_dir / "digits")
+
+
+def use(model: Model, steps: Use, parallel: int = 1, max_queue: int = 64) -> Metrics:
+    """Run steps with a queue of the model on an event loop."""
+    metrics = Metrics()
+
+    async def main() -> None:
+        batcher = Batcher(model, parallel, max_queue, metrics)
+        try:
+            await steps(batcher)
+        finally:
+            batcher.close()
+
+    asyncio.run(main())
+    return metrics
+
+
+async def begun(model: Recorded, runs: int = 1) -> None:
+    """Returns when so many runs have begun."""
+    while len(model.runs) < runs:  # noqa: ASYNC110 - they begin in threads
+        await asyncio.sleep(0.001)
+
+
+def soon(batcher: Batcher, x: Pixels, distance: bool = False) -> "asyncio.Future[Drawn]":
+    return batcher.submit(x, distance, math.inf)
+
+
+def pictures(n: int, side: int = 20) -> list[Pixels]:
+    return [noise(side, side, seed=seed) for seed in range(n)]
+
+
+def test_every_picture_gets_its_own_answer(model: Recorded) -> None:
+    xs = pictures(11)
+    expected, distances = model(np.stack(xs), distance=True)
+
+    async def steps(batcher: Batcher) -> None:
+        results = await asyncio.gather(*(soon(batcher, x, distance=True) for x in xs))
+        for (y, distance), wanted, how_far in zip(results, expected, distances, strict=True):
+            assert np.array_equal(y, wanted)
+            assert distance == pytest.approx(how_far)
+
+    use(model, steps)
+
+
+def test_a_lone_picture_runs_at_once_and_what_comes_meanwhile_runs_together(
+    model: Recorded,
+) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        first = soon(batcher, noise(20, 20))
+        await begun(model)
+        rest = [soon(batcher, x) for x in pictures(6)]
+        assert batcher.depth == 6
+        model.go.set()
+        await asyncio.gather(first, *rest)
+
+    metrics = use(model, steps)
+    assert model.runs == [1, 4, 2]
+    text = metrics.all("")[0].decode()
+    assert 'dtn_batch_size_sum{model="digits@1"} 7.0' in text
+    assert 'dtn_stage_seconds_count{stage="queue"} 7.0' in text
+    assert 'dtn_stage_seconds_count{stage="run"} 3.0' in text
+
+
+def test_what_arrives_together_runs_together(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        await asyncio.gather(*(soon(batcher, x) for x in pictures(4)))
+
+    use(model, steps)
+    assert model.runs == [4]
+
+
+def test_pictures_of_one_size_and_wish_run_together_the_oldest_first(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        small, large = noise(20, 20), noise(30, 30)
+        order: list[str] = []
+        wishes = [("a", small, False), ("b", large, False), ("a", small, False), ("c", small, True)]
+        answers = []
+        for name, x, distance in wishes:
+            answer = soon(batcher, x, distance)
+            answer.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
+            answers.append(answer)
+        await asyncio.gather(*answers)
+        await asyncio.sleep(0)
+        assert order == ["a", "a", "b", "c"]
+
+    use(model, steps)
+    assert model.runs == [2, 1, 1]
+
+
+def test_only_the_guilty_picture_of_a_run_fails(
+    model: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def steps(batcher: Batcher) -> None:
+        xs = pictures(3)
+        xs[1] = np.full_like(xs[1], 13)
+        answers = await asyncio.gather(*(soon(batcher, x) for x in xs), return_exceptions=True)
+        good, bad, also_good = answers
+        assert isinstance(bad, Problem)
+        assert bad.code == "invalid_parameter"
+        assert isinstance(good, tuple)
+        assert isinstance(also_good, tuple)
+
+    use(model, steps)
+    assert model.runs == [3, 1, 1, 1]
+    assert "each is tried alone" in caplog.text
+
+
+def test_a_lone_guilty_picture_is_not_tried_twice(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        with pytest.raises(Problem, match="cannot process a picture of 20 x 20"):
+            await soon(batcher, np.full((20, 20, 3), 13, np.uint8))
+
+    use(model, steps)
+    assert model.runs == [1]
+
+
+def test_what_nobody_waits_for_is_not_run(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        first = soon(batcher, noise(20, 20))
+        await begun(model)
+        given_up, kept = soon(batcher, noise(20, 20)), soon(batcher, noise(20, 20))
+        late = batcher.submit(noise(20, 20), False, time.monotonic() - 1)
+        given_up.cancel()
+        model.go.set()
+        await asyncio.gather(first, kept)
+        with pytest.raises(Problem, match="too late"):
+            await late
+
+    metrics = use(model, steps)
+    assert model.runs == [1, 1]
+    assert "dtn_abandoned_total 1.0" in metrics.all("")[0].decode()
+
+
+def test_places_are_bounded_and_given_back(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        assert batcher.places == 2 + 4
+        for _ in range(2):  # the second time shows that all places were given back
+            with ExitStack() as taken, pytest.raises(Problem) as raised:
+                for _ in range(7):
+                    taken.enter_context(batcher.place())
+            assert batcher.taken == 0
+            assert raised.value.code == "queue_full"
+            assert raised.value.headers == {"Retry-After": "1"}
+
+    use(model, steps, max_queue=2)
+
+
+def test_retry_after_follows_the_measured_rate(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        batcher.taken = 100
+        for seconds, wanted in ((0.001, "1"), (0.1, "5"), (9.0, "60")):
+            batcher.seconds = seconds
+            with pytest.raises(Problem) as raised:
+                batcher.check()
+            assert raised.value.headers["Retry-After"] == wanted
+        batcher.taken = 0
+        batcher.seconds = 0.0
+        await soon(batcher, noise(20, 20))
+        assert 0 < batcher.seconds < 5
+
+    use(model, steps)
+
+
+def test_runs_side_by_side_on_the_cpu(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        answers = [soon(batcher, x) for x in pictures(10)]
+        await begun(model, 2)
+        await asyncio.sleep(0.05)
+        assert model.runs == [4, 4]
+        model.go.set()
+        await asyncio.gather(*answers)
+
+    use(model, steps, parallel=2)
+    assert sorted(model.runs) == [2, 4, 4]
+
+
+def test_on_a_gpu_runs_have_few_sizes(model: Recorded) -> None:
+    model.device = "cuda"  # what the batcher goes by
+    xs = pictures(7)
+    model.most = 8
+    expected, _ = model(np.stack(xs))
+    model.runs.clear()
+
+    async def steps(batcher: Batcher) -> None:
+        assert batcher.parallel == 1
+        results = await asyncio.gather(*(soon(batcher, x) for x in xs[:3]))
+        results += await asyncio.gather(*(soon(batcher, x) for x in xs[3:4]))
+        results += await asyncio.gather(*(soon(batcher, x) for x in xs[4:6]))
+        for (y, _), wanted in zip(results, expected, strict=False):
+            assert np.array_equal(y, wanted)
+
+    metrics = use(model, steps, parallel=2)
+    assert model.runs == [4, 1, 2]
+    assert 'dtn_batch_size_sum{model="digits@1"} 6.0' in metrics.all("")[0].decode()
+
+
+def test_closing_drops_what_waits(model: Recorded) -> None:
+    waiting: list[asyncio.Future[Drawn]] = []
+
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        waiting.append(soon(batcher, noise(20, 20)))
+        await begun(model)
+        waiting.append(soon(batcher, noise(20, 20)))
+        batcher.close()
+        assert waiting[1].cancelled()
+        model.go.set()
+
+    use(model, steps)
+    assert model.runs == [1]
+
+
+def test_warm_up_finds_how_many_pictures_pay(models_dir: Path) -> None:
+    class PerRun(Model):
+        """A model whose runs take a millisecond and 50 us a picture."""
+
+        def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
+            time.sleep(0.001 + len(x) * 0.00005)
+            return super().run(x, distance)
+
+    per_run = PerRun(models_dir / "digits")
+    per_run.warm_up()
+    assert per_run.most >= 16
