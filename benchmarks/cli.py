@@ -4,7 +4,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -79,8 +80,6 @@ def bench(ctx: click.Context) -> None:
 
     Without a command: the race, with its defaults.
     """
-    # So that servers are stopped where the benchmark is.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if ctx.invoked_subcommand is None:
         ctx.invoke(race)
 
@@ -116,7 +115,7 @@ def race(
     chosen = choose(servers)
     try:
         find_wrk()
-        with TemporaryDirectory(prefix="dtn-bench-") as scratch:
+        with stoppable(), TemporaryDirectory(prefix="dtn-bench-") as scratch:
             run = run_race(chosen, models, concurrency, seconds, rounds, Path(scratch), tell)
     except WrkError as error:
         raise Fault(str(error)) from error
@@ -161,7 +160,7 @@ def probes(
 ) -> None:
     """What servers do when things go wrong; prints one table and writes PROBES.md."""
     doses = Doses(seconds, repeats, clients, hostile)
-    with TemporaryDirectory(prefix="dtn-bench-") as scratch:
+    with stoppable(), TemporaryDirectory(prefix="dtn-bench-") as scratch:
         told = probe_all(choose(servers), names, doses, Path(scratch), tell)
     text = probe_report(told, command_line())
     (out / "PROBES.md").write_text(text)
@@ -207,6 +206,16 @@ def choose(names: str) -> list[Server]:
             raise Fault(f"{name} is not installed: dtn bench install {name}")
         chosen.append(SERVERS[name])
     return chosen
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C would, so that no server outlives the benchmark."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell(line: str) -> None:

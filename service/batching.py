@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +106,15 @@ class Batcher:
             self.scheduled = True
             loop.call_soon(self.start)
         return answer
+
+    def drawer(self, deadline: float) -> Callable[[Pixels], Drawn]:
+        """submit(), with the distance, for a thread, which waits for its result."""
+        loop = asyncio.get_running_loop()
+
+        async def submit(x: Pixels) -> Drawn:
+            return await self.submit(x, True, deadline)
+
+        return lambda x: asyncio.run_coroutine_threadsafe(submit(x), loop).result()
 
     def start(self) -> None:
         """Begin as many runs as there is room and work for."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from service.best import best
 from service.cli import Fault
 from service.emoji import draw_emoji, finish
+from service.fronts import serve as serve_by_fronts
 from service.manifest import ModelError
 from service.models import Model, Models, model_folders
 from service.problems import Problem
@@ -61,7 +62,10 @@ def serve(host: str | None, port: int | None) -> None:
     """
     settings = read_settings(host=host, port=port)
     try:
-        serve_until_stopped(settings)
+        if settings.fronts:
+            serve_by_fronts(settings)
+        else:
+            serve_until_stopped(settings)
     except (ModelError, ServeError, StoreError) as error:
         raise Fault(str(error)) from error
 

@@ -2,11 +2,13 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from service.batching import Drawn
 from service.faces import Found, find_face
 from service.models import UPSCALED, Model
 from service.pictures import MEDIA_TYPES, Pixels, encode
@@ -31,19 +33,21 @@ def draw_emoji(
     max_pixels: int,
     face: int | None = None,
     deadline: float = math.inf,
+    draw: Callable[[Pixels], Drawn] | None = None,
 ) -> Emoji:
     """The emoji of one face in an encoded photo; blocks for as long as that takes.
 
-    `deadline` is as in transfer(). Raises Problem as find_face and Model do,
-    invalid_parameter where the distance is no number, and deadline_exceeded.
+    `draw` gives G(x) and the distance, where it is not the model itself that is asked. Past
+    `deadline`, a time.monotonic(), the next step is not begun. Raises Problem as find_face and
+    Model do, invalid_parameter where the distance is no number, and deadline_exceeded.
     """
     in_time(deadline)
     found = find_face(content, model, face, max_pixels)
     in_time(deadline)
-    y, (f_distance,) = model(found.aligned[np.newaxis], distance=True)
+    y, f_distance = (draw or model.draw)(found.aligned)
     if f_distance is None:
         raise Problem("invalid_parameter", f"{model.reference} can make nothing of this face")
-    return Emoji(y[0], f_distance, found)
+    return Emoji(y, f_distance, found)
 
 
 def finish(

@@ -1,10 +1,12 @@
 """POST /emoji: the face in a photo as an emoji."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from service.batching import Drawn
 from service.emoji import Emoji, draw_emoji, finish
 from service.exchange import (
     PICTURE_BODY,
@@ -18,6 +20,7 @@ from service.exchange import (
 from service.faces import Found
 from service.lifecycle import Service
 from service.models import Model
+from service.pictures import Pixels
 from service.problems import documented
 from service.schemas import EmojiAnswer, EmojiQuery, Face, PictureFormat
 from service.transfer import Transferred
@@ -45,13 +48,15 @@ async def post_emoji(request: Request, query: Annotated[EmojiQuery, Query()]) ->
     """
     service: Service = request.app.state.service
     service.require_started()
-    model = service.find_emoji_model(query.model)
+    batcher = service.emoji_batcher(query.model)
+    model = batcher.model
     choice = choose(request, query.format)
     async with received(request, service.settings.max_bytes, service.workers.check) as upload:
         work = service.workers.run(
             emoji_upload,
             upload,
             model,
+            batcher.drawer(upload.deadline),
             query,
             choice.picture_format,
             max_pixels=service.settings.max_pixels,
@@ -66,6 +71,7 @@ async def post_emoji(request: Request, query: Annotated[EmojiQuery, Query()]) ->
 def emoji_upload(
     upload: Upload,
     model: Model,
+    draw: Callable[[Pixels], Drawn],
     query: EmojiQuery,
     picture_format: PictureFormat,
     *,
@@ -78,6 +84,7 @@ def emoji_upload(
         max_pixels=max_pixels,
         face=query.face,
         deadline=upload.deadline,
+        draw=draw,
     )
     return emoji, finish(emoji.y, emoji.f_distance, model, query.size, picture_format)
 

@@ -8,6 +8,7 @@ come meanwhile and fits joins it.
 
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from service.wire import WARM_UP, Array, WireError, receive, send
 
 log = logging.getLogger(__name__)
 
+PAUSE_S = 0.05
 JOINED = frozenset(("transfer", "distance"))  # roles whose pictures stand along axis 0
 
 
@@ -160,7 +162,7 @@ class Engine:
         """Let go of all other models."""
         wanted = set(keys)
         for key in self.runs.keys() - wanted:
-            del self.runs[key]
+            log.info("%s is not called any longer", self.runs.pop(key).model.reference)
             self.warm.discard(key)
 
     def warm_up(self, key: int) -> int:
@@ -194,11 +196,16 @@ def listen(path: str) -> socket.socket:
 
 
 def start(engine: Engine, listener: socket.socket) -> None:
-    """Answer calls from now on, in threads that end with the process."""
+    """Answer calls until the listener is closed, in threads that end with the process."""
 
     def accept() -> None:
-        while True:
-            connection, _ = listener.accept()
+        while listener.fileno() >= 0:
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:  # such as too many open files
+                log.debug("no connection: %s", error)
+                time.sleep(PAUSE_S)
+                continue
             Thread(target=attend, args=(engine, connection), daemon=True).start()
 
     Thread(target=accept, name="engine", daemon=True).start()

@@ -13,10 +13,13 @@ import socket
 import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
+
+import uvicorn
 
 from service import logs
 from service.app import create_app
@@ -31,6 +34,7 @@ from service.wire import WireError, pack_message, receive_message
 
 log = logging.getLogger(__name__)
 
+WARM_S = 2.0  # longest wait for warm models before requests are answered, with not_ready
 ORPHAN_S = 2.0  # for requests under way when there is nobody left to run anything
 
 
@@ -42,6 +46,7 @@ class Parent:
         self.line = Line(path)
         self.sending = Lock()
         self.known: weakref.WeakValueDictionary[int, RemoteModel] = weakref.WeakValueDictionary()
+        self.unused: SimpleQueue[int] = SimpleQueue()  # keys of models that no request holds
 
     def tell(self, kind: str, **members: Any) -> None:
         """Send a message; from any thread."""
@@ -66,20 +71,20 @@ class Parent:
         model = self.known.get(notice.key)
         if model is None:
             model = self.known[notice.key] = RemoteModel(notice, self.line)
-            # No request holds it any longer: there, too, it can be dropped.
-            weakref.finalize(model, self.dropped, notice.key).atexit = False
+            weakref.finalize(model, self.unused.put, notice.key).atexit = False
         return model
 
-    def dropped(self, key: int) -> None:
-        # In a thread: this runs wherever the last reference has gone, maybe inside tell().
-        Thread(target=self.tell, args=("dropped",), kwargs={"key": key}, daemon=True).start()
+    def tell_unused(self) -> None:
+        """Tell of models that will never be called again."""
+        while not self.unused.empty():
+            self.tell("dropped", key=self.unused.get())
 
 
 class Front(Server):
     """A Server that its parent tells what others learn from signals."""
 
-    def __init__(self, service: Service, parent: Parent) -> None:
-        super().__init__(config_of(service), service)
+    def __init__(self, config: uvicorn.Config, service: Service, parent: Parent) -> None:
+        super().__init__(config, service)
         self.parent = parent
         self.reloaded: asyncio.Future[str | None] | None = None
         self.told_ready = False
@@ -88,14 +93,17 @@ class Front(Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ignored: who signals a whole group of processes means the parent, which tells."""
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        """Ignored: who signals all processes alike means the parent, which tells."""
+        for sig in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sig, signal.SIG_IGN)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """From now on what the parent tells is done."""
-        await super(Server, self).startup(sockets)
+        # Others may be taking requests already: do not refuse them here for a moment's time.
+        warming = asyncio.create_task(self.service.warm_up())
+        await asyncio.wait((warming,), timeout=WARM_S)
+        await super().startup(sockets)
         loop = asyncio.get_running_loop()
         Thread(target=self.follow, args=(loop,), name="parent", daemon=True).start()
         self.parent.tell("listening")
@@ -104,6 +112,7 @@ class Front(Server):
         if not self.told_ready and self.service.phase == "ready":
             self.told_ready = True
             self.parent.tell("ready")
+        self.parent.tell_unused()
         return await super().on_tick(counter)
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -112,15 +121,10 @@ class Front(Server):
             while True:
                 loop.call_soon_threadsafe(self.obey, self.parent.hear())
         except (OSError, WireError):
-            self.end_alone(loop)
+            with suppress(RuntimeError):  # the loop has ended, too
+                loop.call_soon_threadsafe(self.be_orphaned, loop)
         except RuntimeError:
-            log.debug("the service ended before its parent did")
-
-    def end_alone(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            loop.call_soon_threadsafe(self.be_orphaned, loop)
-        except RuntimeError:
-            log.debug("the service ended when its parent did")
+            log.debug("the loop has ended")
 
     def obey(self, message: dict[str, Any]) -> None:
         """Do what the parent tells."""
@@ -130,7 +134,7 @@ class Front(Server):
         elif kind == "models":
             self.service.take_over(self.parent.models(message))
             self.parent.tell("took", number=message["number"])
-        elif kind == "reloaded" and self.reloaded is not None:
+        elif kind == "reloaded" and self.reloaded is not None and not self.reloaded.done():
             self.reloaded.set_result(message["error"])
 
     async def have_reloaded(self) -> None:
@@ -143,9 +147,10 @@ class Front(Server):
 
     def be_orphaned(self, loop: asyncio.AbstractEventLoop) -> None:
         """End soon: what runs the graphs is gone, and this process would never be told to."""
-        log.error("the process that runs the graphs is gone")
+        if self.service.phase != "draining":
+            log.error("the process that runs the graphs is gone")
+            self.service.drain()
         self.orphaned = True
-        self.service.drain()
         self.should_exit = True
         loop.call_later(ORPHAN_S, self.force)
         if self.reloaded is not None and not self.reloaded.done():
@@ -157,7 +162,7 @@ class Front(Server):
 
 def main(fd: int, path: str) -> None:
     """Serve until told to stop, or until nobody is left to tell."""
-    settings = Settings()
+    settings = Settings.model_validate({})
     logs.configure(settings)
     # Of what all processes do alike one of them tells.
     logging.getLogger("service.lifecycle").setLevel(logging.WARNING)
@@ -181,7 +186,7 @@ def main(fd: int, path: str) -> None:
 def open_front(settings: Settings, parent: Parent) -> Front:
     """A Front of the models that the parent tells of first, not yet listening."""
     app = create_app(settings, parent.models(parent.hear()))
-    return Front(app.state.service, parent)
+    return Front(config_of(app), app.state.service, parent)
 
 
 if __name__ == "__main__":

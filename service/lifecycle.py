@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Service:
         self.generation = Generation(models, {})
         self.generation = self.generate(models)
         self.reloading = asyncio.Lock()
+        # Another way is set where another process has the models.
+        self.reload_models: Callable[[], Awaitable[None]] = self.load_again
         self.phase: Literal["starting", "ready", "draining"] = "starting"
         self.failure: ModelError | None = None
 
@@ -88,14 +91,14 @@ class Service:
         generation = self.generation
         return generation.batchers[generation.models.find(wanted).reference]
 
-    def find_emoji_model(self, wanted: str | None) -> Model:
-        """The model of `name` or `name@version`, else the emoji model.
+    def emoji_batcher(self, wanted: str | None) -> Batcher:
+        """The queue of the model `name` or `name@version`, else of the emoji model.
 
         Raises Problem: unknown_model; invalid_parameter where it is no model of faces.
         """
-        model = self.models.find(self.settings.emoji_model if wanted is None else wanted)
-        model.face_alignment()
-        return model
+        batcher = self.batcher(self.settings.emoji_model if wanted is None else wanted)
+        batcher.model.face_alignment()
+        return batcher
 
     async def warm_up(self) -> None:
         """Run each model once; the service is ready after that, or has failed."""
@@ -116,21 +119,29 @@ class Service:
         A model whose files are the same keeps its sessions. Raises ModelError.
         """
         async with self.reloading:
-            settings, before = self.settings, self.models
-            models = await asyncio.to_thread(
-                load_models,
-                settings.models,
-                settings.default_model,
-                settings.device,
-                settings.threads,
-                before,
-            )
-            for model in models:
-                if model not in before:
-                    await asyncio.to_thread(model.warm_up)
-            self.generation = self.generate(models)
-            log.info("reloaded: %s", ", ".join(model.reference for model in models))
-            return models
+            await self.reload_models()
+            log.info("reloaded: %s", ", ".join(model.reference for model in self.models))
+            return self.models
+
+    async def load_again(self) -> None:
+        """The part of reload that finds the models. Raises ModelError."""
+        settings, before = self.settings, self.models
+        models = await asyncio.to_thread(
+            load_models,
+            settings.models,
+            settings.default_model,
+            settings.device,
+            settings.threads,
+            before,
+        )
+        for model in models:
+            if model not in before:
+                await asyncio.to_thread(model.warm_up)
+        self.take_over(models)
+
+    def take_over(self, models: Models) -> None:
+        """Serve these models from now on."""
+        self.generation = self.generate(models)
 
     async def reload_by_signal(self) -> None:
         """reload() where nobody waits for its result: the log tells it."""

@@ -1,11 +1,13 @@
 """Persons: of many photos the best emoji (Eq. 8), kept over requests; no photo is."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from service.batching import Batcher, Drawn
 from service.best import best
 from service.emoji import Emoji, draw_emoji, finish
 from service.emoji_routes import face_of
@@ -21,7 +23,7 @@ from service.exchange import (
 from service.lifecycle import Service
 from service.models import Model
 from service.negotiation import Choice
-from service.pictures import decode, encode
+from service.pictures import Pixels, decode, encode
 from service.problems import Code, Problem, documented
 from service.schemas import (
     KeptEmoji,
@@ -85,10 +87,10 @@ async def post_person_emoji(
     """
     service: Service = request.app.state.service
     service.require_started()
-    model = service.find_emoji_model(query.model)
+    batcher = service.emoji_batcher(query.model)
     choice = choose(request, query.format)
     async with received(request, service.settings.max_batch_bytes, service.workers.check) as upload:
-        work = judge(service, person, upload, model, query, choice)
+        work = judge(service, person, upload, batcher, query, choice)
         return await upload.answered_by(work)
 
 
@@ -96,11 +98,12 @@ async def judge(
     service: Service,
     person: str,
     upload: Upload,
-    model: Model,
+    batcher: Batcher,
     query: StoredQuery,
     choice: Choice,
 ) -> Response:
     """Eq. 8 over the uploaded photos and the person's best so far."""
+    model = batcher.model
     parts = await service.workers.run(pictures_of, upload.body, upload.header, MOST_PHOTOS)
     settings = service.settings
     judgements = await service.workers.run_all(
@@ -111,6 +114,7 @@ async def judge(
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             deadline=upload.deadline,
+            draw=batcher.drawer(upload.deadline),
         )
         for part in parts
     )
@@ -143,13 +147,21 @@ async def judge(
 
 
 def judge_photo(
-    part: Part, model: Model, *, max_bytes: int, max_pixels: int, deadline: float
+    part: Part,
+    model: Model,
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    deadline: float,
+    draw: Callable[[Pixels], Drawn],
 ) -> Emoji | Problem:
     """The emoji of one photo, or what is wrong with it. Raises other Problems."""
     try:
         if len(part.content) > max_bytes:
             raise Problem("too_large", f"the photo has more than {max_bytes} bytes")
-        return draw_emoji(part.content, model, max_pixels=max_pixels, deadline=deadline)
+        return draw_emoji(
+            part.content, model, max_pixels=max_pixels, deadline=deadline, draw=draw
+        )
     except Problem as problem:
         if problem.code not in PHOTO_CODES:
             raise
@@ -208,7 +220,7 @@ async def get_person_emoji(
     """The emoji with the smallest distance of all photos that were ever sent."""
     service: Service = request.app.state.service
     service.require_started()
-    model = service.find_emoji_model(query.model)
+    model = service.emoji_batcher(query.model).model
     choice = choose(request, query.format)
     kept = await service.store_workers.run(service.persons.best, person, model.manifest.name)
     if kept is None:

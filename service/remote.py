@@ -56,10 +56,14 @@ class Line:
         """One that nobody uses. Raises OSError."""
         try:
             return self.idle.pop()
-        except IndexError:
+        except IndexError:  # all are in use
             connection = socket.socket(socket.AF_UNIX)
+        try:
             connection.connect(self.path)
-            return connection
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
 
 class RemoteSession:

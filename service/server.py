@@ -257,12 +257,17 @@ def serve(settings: Settings) -> None:
 
 def make_server(app: FastAPI) -> Server:
     """A server for the application, not yet listening."""
-    service: Service = app.state.service
+    return Server(config_of(app), app.state.service)
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    settings: Settings = app.state.service.settings
 
     class Http(BoundedHttp):
         hot_path = getattr(app.state, "hot_path", None)
 
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         http=Http,
         ws="none",
@@ -272,15 +277,36 @@ def make_server(app: FastAPI) -> Server:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=service.settings.shutdown_grace_s,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
-    return Server(config, service)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections. Raises ServeError where the address cannot be had."""
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A socket that accepts connections, `shared` where other processes have one, too.
+
+    Raises ServeError where the address cannot be had.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ServeError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        return socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
+    except (OSError, ValueError) as error:  # ValueError: this system shares no ports
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ServeError(f"cannot listen on {host} port {port}: {reason}") from error
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that holds an address for processes that will share it, but does not listen.
+
+    Raises ServeError where the address cannot be had, also where others share it already.
+    """
+    with listen(host, port) as alone:
+        address = alone.getsockname()
+        reserved = socket.socket(alone.family)
+    try:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(address)
+    except (OSError, AttributeError) as error:  # AttributeError: this system shares no ports
+        reserved.close()
+        raise ServeError(f"cannot share port {address[1]} of {host}: {error}") from error
+    return reserved

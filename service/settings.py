@@ -63,6 +63,13 @@ class Settings(BaseSettings):
         le=256,
         description="pictures decoded, run and encoded side by side; default: the CPU's cores",
     )
+    fronts: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="processes that speak HTTP, decode and encode, beside one that runs the "
+        "graphs; 0: one process does it all",
+    )
     max_queue: int = Field(
         64, ge=0, le=100_000, description="pictures waiting for a worker; one more gets a 429"
     )

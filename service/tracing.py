@@ -7,7 +7,9 @@ endpoint to send spans to.
 import importlib
 import logging
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol, cast
 
@@ -48,6 +50,14 @@ def stage(name: str, start_ns: int, end_ns: int) -> None:
     span = current.get()
     if span is not None:
         span.stage(name, start_ns, end_ns)
+
+
+@contextmanager
+def staged(name: str) -> Iterator[None]:
+    """Tell of a stage of this task's request, which takes as long as the context."""
+    began = time.perf_counter_ns()
+    yield
+    stage(name, began, time.perf_counter_ns())
 
 
 def open_tracer() -> Tracer | None:

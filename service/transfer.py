@@ -21,6 +21,7 @@ from service.pictures import (
 )
 from service.problems import Problem
 from service.schemas import PictureFormat
+from service.tracing import staged
 from service.uploads import picture_bytes
 from service.workers import Workers
 
@@ -79,9 +80,12 @@ async def transfer_soon(
     require_distance(batcher.model, distance)
     cut = partial(picture_bytes, body, header)
     content = cut() if len(body) <= SHORT_BODY else cut
-    x = await decode_soon(content, workers, batcher.metrics, max_pixels, deadline)
-    y, f_distance = await batcher.submit(x, distance, deadline)
-    return await encode_soon(y, f_distance, picture_format, workers, batcher.metrics)
+    with staged("decode"):
+        x = await decode_soon(content, workers, batcher.metrics, max_pixels, deadline)
+    with staged("draw"):
+        y, f_distance = await batcher.submit(x, distance, deadline)
+    with staged("encode"):
+        return await encode_soon(y, f_distance, picture_format, workers, batcher.metrics)
 
 
 async def decode_soon(

@@ -42,7 +42,7 @@ def send(
     text = write_text(words, tuple((array.dtype.str, array.shape) for array in arrays))
     parts = [memoryview(HEAD.pack(MAGIC, key, len(text)) + text)]
     # Without the empty ones: there is no view of no bytes.
-    parts += [memoryview(np.ascontiguousarray(array)).cast("B") for array in arrays if array.nbytes]
+    parts += [np.ascontiguousarray(array).data.cast("B") for array in arrays if array.nbytes]
     while parts:
         sent = connection.sendmsg(parts)
         while parts and sent >= len(parts[0]):
@@ -64,7 +64,7 @@ def receive(connection: socket.socket) -> Frame:
     arrays = [np.empty(shape, dtype) for dtype, shape in specs]
     for array in arrays:
         if array.nbytes:
-            fill(connection, memoryview(array).cast("B"))
+            fill(connection, array.data.cast("B"))
     return key, words, arrays
 
 

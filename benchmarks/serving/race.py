@@ -14,7 +14,7 @@ from benchmarks.serving.device import ROOT
 from benchmarks.serving.pictures import Pictures, make_pictures, write_requests
 from benchmarks.serving.process import TICKS_PER_S, NotServingError, running
 from benchmarks.serving.servers import BARE_LOOP, ModelName, Server
-from benchmarks.serving.wrk import Load, load
+from benchmarks.serving.wrk import Load, WrkError, load
 
 PICTURES = 512
 WARM_UP_S = 2.0
@@ -81,7 +81,7 @@ def race(
                     for lap in laps(server, pictures, concurrencies, seconds, scratch):
                         result.laps.append(lap)
                         tell(describe(lap))
-                except NotServingError as error:
+                except (NotServingError, WrkError) as error:
                     absent[f"{server.name} ({model})"] = str(error)
                     tell(str(error))
     return result

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import cli
 from benchmarks.cli import bench
 from benchmarks.serving import servers
 from benchmarks.serving.client import read_answer
@@ -225,6 +226,23 @@ def test_hostile_bodies_come_again_by_their_seed() -> None:
 def test_commands_have_help(command: list[str]) -> None:
     done = CliRunner().invoke(bench, [*command, "--help"])
     assert done.exit_code == 0, done.output
+
+
+def test_bench_alone_is_the_race_with_its_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def run_race(chosen: list[servers.Server], *others: object) -> Race:
+        asked.extend([[server.name for server in chosen], *others[:4]])
+        return Race([], {}, {"ours": "does not serve"})
+
+    monkeypatch.setattr(cli, "run_race", run_race)
+    monkeypatch.setattr(cli, "find_wrk", lambda: "wrk")
+    done = CliRunner().invoke(bench, [])
+    assert asked == [list(servers.SERVERS), ("digits", "standin"), (1, 8, 32, 64), 5.0, 3]
+    assert done.exit_code == 2
+    assert "nothing was measured: ours: does not serve" in done.output
 
 
 @pytest.mark.parametrize(

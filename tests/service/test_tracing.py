@@ -127,6 +127,18 @@ def test_stages_are_children_at_the_time_they_took(
     assert abs(child.end_time - time.time_ns()) < 5_000_000_000
 
 
+def test_a_transfer_has_the_stages_of_its_picture(
+    models: Models, tracer: OtelTracer, exporter: InMemorySpanExporter, photo: bytes
+) -> None:
+    app = create_app(Settings(), models, tracer)
+    app.state.service.phase = "ready"
+    assert not hasattr(app.state, "hot_path")  # which traces nothing
+    answer = call(app, "POST", "/transfer", content=photo, headers={"content-type": "image/png"})
+    assert answer.status_code == 200
+    names = [span.name for span in exporter.get_finished_spans()]
+    assert names == ["decode", "draw", "encode", "POST /transfer"]
+
+
 def test_a_stage_of_no_request_is_nothing() -> None:
     tracing.stage("decode", 0, 1)
 
