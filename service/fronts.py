@@ -1,9 +1,8 @@
 """Several processes: this one runs the graphs, DTN_FRONTS others speak HTTP, decode and encode.
 
-Each front listens on the same port by a socket of its own, and the kernel spreads connections
-over them; one shared socket would give whole bursts to whoever wakes up first. Over a socket to
-each they are told of signals and of new models; that it closes tells them that this process is
-gone.
+Each front listens on the same port by a socket of its own, and Linux spreads connections over
+them; one shared socket would give whole bursts to whoever wakes up first. Over a socket to each
+they are told of signals and of new models; that it closes tells them that this process is gone.
 """
 
 import asyncio
@@ -107,6 +106,7 @@ class Fronts:
         self.reloading = asyncio.Lock()
         self.tasks: set[asyncio.Task[None]] = set()  # kept, lest they be collected half done
         self.stopping = asyncio.Event()
+        self.failures: list[str] = []  # of fronts at their end
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ServeError, OSError."""
@@ -121,6 +121,8 @@ class Fronts:
                     group.create_task(self.keep())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        if self.failures:
+            raise ServeError(self.failures[0])
 
     def stop(self, sig: int) -> None:
         """Hand a signal on to all fronts, which drain at the first, as every server does."""
@@ -131,7 +133,7 @@ class Fronts:
     async def keep(self) -> None:
         """Let there be a front until all are told to stop.
 
-        Raises ServeError where it cannot serve from the start, or fails at its end.
+        Raises ServeError where it cannot serve from the start.
         """
         pause = FIRST_PAUSE_S
         while not self.stopping.is_set():
@@ -142,10 +144,11 @@ class Fronts:
             finally:
                 await front.end()
             code = front.process.returncode
-            if code == 0 and self.stopping.is_set():
-                return
             reason = front.reason or f"a process that speaks HTTP ended, {ending(code)}"
-            if self.stopping.is_set() or "ready" not in self.told:
+            if self.stopping.is_set():
+                self.failures += [reason] if code else []
+                return  # the others go on with what they have taken
+            if "ready" not in self.told:
                 raise ServeError(reason)
             if time.monotonic() - began > LONG_LIFE_S:
                 pause = FIRST_PAUSE_S
@@ -219,7 +222,8 @@ class Fronts:
     def tell_of(self, phase: str) -> None:
         """Log, once, that all fronts have come as far as this."""
         fronts = self.settings.fronts
-        if phase in self.told or sum(phase in front.phases for front in self.fronts) < fronts:
+        reached = sum(phase in front.phases for front in self.fronts)
+        if reached < fronts or phase in self.told or self.stopping.is_set():
             return
         self.told.add(phase)
         if phase == "ready":

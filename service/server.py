@@ -53,7 +53,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.on_head_awaited()
+        self.await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.on_head_received()
@@ -61,9 +61,8 @@ class BoundedHttp(HttpToolsProtocol):
             self.cycle.abandon()
         super().connection_lost(exc)
 
-    def on_head_awaited(self) -> None:
-        self.on_head_received()
-        self.in_head, self.head_bytes = True, 0
+    def await_head(self) -> None:
+        """From now on the rest of the request's head must come in time."""
         self.head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.on_head_late)
 
     def on_head_received(self) -> None:
@@ -79,7 +78,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self.on_head_awaited()
+        self.in_head, self.head_bytes = True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -139,9 +138,13 @@ class BoundedHttp(HttpToolsProtocol):
         if self.refused:
             return
         super().data_received(data)
-        self.head_bytes += len(data) if self.in_head else 0
+        if not self.in_head:
+            return
+        self.head_bytes += len(data)
         if self.head_bytes > MAX_HEAD_BYTES:
             self.send_400_response("the request head is too large")
+        elif self.head_timer is None:  # most heads come whole, and need none
+            self.await_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request: the application cannot, it is not called.

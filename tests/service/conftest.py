@@ -1,6 +1,7 @@
 """Fixtures of the service's tests: models, clients, servers."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,11 +10,12 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
 from service.app import create_app
-from service.models import Models, load_models
+from service.models import Model, Models, load_models
 from service.server import listen, make_server
 from service.settings import Settings
 from tests.service.dummy import encoded, noise, write_model
@@ -45,6 +47,30 @@ def photo() -> bytes:
 @pytest.fixture(scope="session")
 def models(models_dir: Path) -> Models:
     return load_models(models_dir, "digits", "cpu", threads=1)
+
+
+class Gated(Model):
+    """A model that runs only once it is let."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.runs = 0
+
+    def warm_up(self) -> None:
+        """Not gated."""
+
+    def run(self, x: np.ndarray, distance: bool) -> Any:
+        self.runs += 1
+        self.started.release()
+        assert self.go.wait(20)
+        return super().run(x, distance)
+
+
+@pytest.fixture
+def gated(models_dir: Path) -> Gated:
+    return Gated(models_dir / "digits")
 
 
 @pytest.fixture(autouse=True)

@@ -239,6 +239,7 @@ def test_without_what_runs_the_graphs_all_end(models_dir: Path, tmp_path: Path) 
 # Reload, and the end
 
 
+@pytest.mark.slow
 def test_reload_and_end_under_load_lose_no_request(tmp_path: Path, photo: bytes) -> None:
     directory = tmp_path / "models"
     write_model(directory)

@@ -1,7 +1,6 @@
 """The short way of POST /transfer: the same answers as the usual way's, and good manners."""
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from PIL import Image
 
 from service.hot import HotRequest
 from service.models import Model, Models
+from tests.service.conftest import Gated
 from tests.service.dummy import encoded, noise, png
 
 OpenServer = Callable[..., AbstractContextManager[httpx.Client]]
@@ -219,30 +219,6 @@ def test_a_connection_is_closed_where_the_client_wants_it(
         ((head, _),) = answers(connection, 1)
         assert b"connection: close" in head
         assert connection.recv(1) == b""
-
-
-class Gated(Model):
-    """A model that runs only once it is let."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.go = threading.Event()
-        self.started = threading.Semaphore(0)
-        self.runs = 0
-
-    def warm_up(self) -> None:
-        """Not gated."""
-
-    def run(self, x: np.ndarray, distance: bool) -> Any:
-        self.runs += 1
-        self.started.release()
-        assert self.go.wait(20)
-        return super().run(x, distance)
-
-
-@pytest.fixture
-def gated(models_dir: Path) -> Gated:
-    return Gated(models_dir / "digits")
 
 
 def test_no_more_than_the_queue_holds(

@@ -2,7 +2,6 @@ import base64
 import json
 import random
 import socket
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from service.models import Model, Models
+from service.models import Models
 from service.problems import STATUS
 from service.settings import MIB
+from tests.service.conftest import Gated
 from tests.service.dummy import SIDE, encoded, noise, png
 
 OpenServer = Callable[..., AbstractContextManager[httpx.Client]]
@@ -291,30 +291,6 @@ def test_no_random_input_is_an_internal_error(client: httpx.Client, photo: bytes
 
 
 # Limits under load
-
-
-class Gated(Model):
-    """A model that runs only once it is let."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.go = threading.Event()
-        self.started = threading.Semaphore(0)
-        self.runs = 0
-
-    def warm_up(self) -> None:
-        """Not gated."""
-
-    def run(self, x: np.ndarray, distance: bool) -> Any:
-        self.runs += 1
-        self.started.release()
-        assert self.go.wait(20)
-        return super().run(x, distance)
-
-
-@pytest.fixture
-def gated(models_dir: Path) -> Gated:
-    return Gated(models_dir / "digits")
 
 
 def test_other_requests_are_answered_while_a_model_runs(
