@@ -159,9 +159,7 @@ def judge_photo(
     try:
         if len(part.content) > max_bytes:
             raise Problem("too_large", f"the photo has more than {max_bytes} bytes")
-        return draw_emoji(
-            part.content, model, max_pixels=max_pixels, deadline=deadline, draw=draw
-        )
+        return draw_emoji(part.content, model, max_pixels=max_pixels, deadline=deadline, draw=draw)
     except Problem as problem:
         if problem.code not in PHOTO_CODES:
             raise
