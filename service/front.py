@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 
@@ -32,7 +32,7 @@ from service.settings import Settings
 from service.store import StoreError
 from service.wire import WireError, pack_message, receive_message
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("service.front")  # as which it is run, not imported
 
 WARM_S = 2.0  # longest wait for warm models before requests are answered, with not_ready
 ORPHAN_S = 2.0  # for requests under way when there is nobody left to run anything
@@ -86,7 +86,8 @@ class Front(Server):
     def __init__(self, config: uvicorn.Config, service: Service, parent: Parent) -> None:
         super().__init__(config, service)
         self.parent = parent
-        self.reloaded: asyncio.Future[str | None] | None = None
+        self.asked = 0  # how often to reload
+        self.reloaded: asyncio.Future[str | None] | None = None  # of the last time
         self.told_ready = False
         self.orphaned = False
         service.reload_models = self.have_reloaded
@@ -134,16 +135,22 @@ class Front(Server):
         elif kind == "models":
             self.service.take_over(self.parent.models(message))
             self.parent.tell("took", number=message["number"])
-        elif kind == "reloaded" and self.reloaded is not None and not self.reloaded.done():
-            self.reloaded.set_result(message["error"])
+        elif kind == "reloaded" and message["number"] == self.asked:
+            self.have_answer(message["error"])
 
     async def have_reloaded(self) -> None:
         """Let all processes take over what the models' directory holds. Raises ModelError."""
+        self.asked += 1
         self.reloaded = asyncio.get_running_loop().create_future()
-        self.parent.tell("reload")
+        self.parent.tell("reload", number=self.asked)
         error = await self.reloaded
         if error is not None:
             raise ModelError(error)
+
+    def have_answer(self, error: str | None) -> None:
+        """What came of a reload, for whoever waits for it."""
+        if self.reloaded is not None and not self.reloaded.done():
+            self.reloaded.set_result(error)
 
     def be_orphaned(self, loop: asyncio.AbstractEventLoop) -> None:
         """End soon: what runs the graphs is gone, and this process would never be told to."""
@@ -153,8 +160,7 @@ class Front(Server):
         self.orphaned = True
         self.should_exit = True
         loop.call_later(ORPHAN_S, self.force)
-        if self.reloaded is not None and not self.reloaded.done():
-            self.reloaded.set_result("what runs the models is not there")
+        self.have_answer("what runs the models is not there")
 
     def force(self) -> None:
         self.force_exit = True
@@ -170,17 +176,22 @@ def main(fd: int, path: str) -> None:
     try:
         front = open_front(settings, parent)
         front.run(sockets=[listen(settings.host, settings.port, shared=True)])
+        if front.orphaned:
+            leave(path)
         if front.service.failure is not None:
             raise front.service.failure
     except ConnectionError:
         log.error("the process that runs the graphs is gone")
-        sys.exit(1)
+        leave(path)
     except (ModelError, ServeError, StoreError) as error:
         parent.tell("failed", reason=str(error))
         sys.exit(2)
-    if front.orphaned:  # nobody else will
-        shutil.rmtree(Path(path).parent, ignore_errors=True)
-        os._exit(1)  # not waiting for threads that wait
+
+
+def leave(path: str) -> NoReturn:
+    """End, and remove what the parent would have removed."""
+    shutil.rmtree(Path(path).parent, ignore_errors=True)
+    os._exit(1)  # without waiting for threads that wait
 
 
 def open_front(settings: Settings, parent: Parent) -> Front:

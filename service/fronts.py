@@ -215,7 +215,7 @@ class Fronts:
             front.keys.discard(message["key"])
             self.let_go()
         elif kind == "reload":
-            self.begin(self.reload_for(front))
+            self.begin(self.reload_for(front, message["number"]))
         elif kind == "failed":
             front.reason = message["reason"]
 
@@ -241,15 +241,16 @@ class Fronts:
         self.tasks.add(task := asyncio.create_task(work))
         task.add_done_callback(self.tasks.discard)
 
-    async def reload_for(self, front: FrontProcess | None) -> None:
-        """Reload, and tell what came of it: the front that has asked, else the log."""
+    async def reload_for(self, front: FrontProcess | None, number: int = 0) -> None:
+        """Reload, and tell what came of it: the front that has asked, by its number of that,
+        else the log."""
         reason = None
         try:
             await self.reload()
         except ModelError as error:
             reason = str(error)
         if front is not None:
-            front.tell("reloaded", error=reason)
+            front.tell("reloaded", number=number, error=reason)
         elif reason is not None:
             log.error("not reloaded, serving what was served before: %s", reason)
 

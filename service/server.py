@@ -308,6 +308,8 @@ def reserve(host: str, port: int) -> socket.socket:
     try:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if alone.family == socket.AF_INET6:  # as create_server does
+            reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         reserved.bind(address)
     except (OSError, AttributeError) as error:  # AttributeError: this system shares no ports
         reserved.close()
