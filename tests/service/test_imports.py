@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,15 @@ def test_the_service_needs_nothing_of_training(
     )
     assert result.returncode == 0, result.stderr
     assert "Usage: " in result.stdout
+
+
+def test_onnxruntime_reports_nothing_to_its_maker(models_dir: Path, tmp_path: Path) -> None:
+    program = "from pathlib import Path; from service.models import Model; Model(Path({!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", program.format(str(models_dir / "digits"))],
+        env={k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+        | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        check=True,
+    )
+    assert result.returncode == 0
+    assert list(tmp_path.iterdir()) == []  # where it reports, a session's id lies here
