@@ -7,6 +7,7 @@ has nothing but an ONNX runtime gets the same pixels as the service.
 
 import copy
 import hashlib
+import itertools
 import logging
 import warnings
 from collections.abc import Callable
@@ -43,10 +44,10 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
 
 
 def rounded(net: Net) -> Net:
-    """`net` with large weights rounded to float16, as graphs store them; returns it."""
-    for weight in net.parameters():
-        if weight.numel() >= HALF_FROM:
-            weight.data = weight.data.half().float()
+    """`net` with large weights and buffers rounded to float16, as graphs store them; returns it."""
+    for tensor in itertools.chain(net.parameters(), net.buffers()):
+        if tensor.numel() >= HALF_FROM and tensor.is_floating_point():
+            tensor.data = tensor.data.half().float()
     return net
 
 

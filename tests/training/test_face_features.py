@@ -1,5 +1,7 @@
 """f of faces: what it reads, that it is frozen, that gradients pass."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,7 +13,6 @@ from training.face_features import (
     LIFT,
     MOST,
     SIDES,
-    SPREAD,
     Colours,
     FaceFeatures,
     alike,
@@ -20,6 +21,9 @@ from training.face_features import (
     face_features,
     light,
     raw_features,
+)
+from training.face_features import (
+    SKIN as SKIN_NUMBERS,
 )
 from training.resnet29 import FEATURES, ResNet29, load_resnet29
 
@@ -133,12 +137,10 @@ def test_a_dim_photograph_reads_like_one_in_good_light(fitted: FaceFeatures, ton
     good = exposed(Colours()(face()), fitted.skin_mean + tone - light(Colours()(face())))
     dim = exposed(good, torch.tensor([0.5]).log())
     raw = [torch.cat([identity, colours], 1) for colours in (good, dim)]
-    seen, read = (
-        (light(good) - light(dim)).item(),
-        (fitted.correction(identity, light(good)) - fitted.correction(identity, light(dim))).item(),
-    )
-    assert seen == pytest.approx(0.69, abs=0.01)
-    assert 0 < seen + read < 1.5 * SPREAD * AWAY  # all that is left of the difference
+    assert (light(good) - light(dim)).item() == pytest.approx(0.69, abs=0.01)
+    own = [fitted.own_skin(identity, light(each) - fitted.skin_mean).item() for each in (good, dim)]
+    assert own[0] == pytest.approx(tone, abs=0.02)
+    assert 0 < own[0] - own[1] < 1.2 * AWAY  # all that is left of the difference
     corrected, uncorrected = (
         (one - other).norm().item()
         for one, other in (
@@ -148,18 +150,29 @@ def test_a_dim_photograph_reads_like_one_in_good_light(fitted: FaceFeatures, ton
     assert corrected < 0.5 * uncorrected
 
 
-def test_who_is_expected_to_be_dark_is_not_brightened(fitted: FaceFeatures) -> None:
-    """In the light of press photographs only LIFT and SPREAD are left of a correction."""
+def test_skin_as_expected_of_somebody_is_theirs(fitted: FaceFeatures) -> None:
     identity = fitted.mean[None, :FEATURES].repeat(2, 1)
     identity[0, 0] -= fitted.deviation[0]
-    dark, medium = fitted.correction(identity, fitted.skin_mean + torch.tensor([-0.2, 0.0]))
-    assert dark.item() == pytest.approx(LIFT - 0.2 * (SPREAD - 1), abs=0.02)
-    assert medium.item() == pytest.approx(LIFT, abs=0.02)
+    dark, medium = fitted.own_skin(identity, torch.tensor([-0.2, 0.0]))
+    assert dark.item() == pytest.approx(-0.2, abs=0.02)
+    assert medium.item() == pytest.approx(0, abs=0.02)
+
+
+def test_only_skin_is_lifted(fitted: FaceFeatures) -> None:
+    identity = fitted.mean[None, :FEATURES].clone()
+    grey = torch.full((1, COLOURS), float(fitted.skin_mean.exp()) * 2 - 1)  # of the mean skin
+    numbers = fitted.numbers(torch.cat([identity, grey], 1), photograph=True)[0, FEATURES:]
+    skin, hair = numbers[0], numbers[SKIN_NUMBERS]
+    assert hair.item() == pytest.approx(grey[0, 0].item(), abs=0.02)
+    lifted = torch.log((skin + 1) / (grey[0, 0] + 1)).item()
+    assert lifted == pytest.approx(LIFT, abs=0.02)
 
 
 def test_a_correction_has_a_limit(fitted: FaceFeatures) -> None:
-    identity = fitted.mean[None, :FEATURES]
-    assert fitted.correction(identity, torch.tensor([-3.0])).item() == pytest.approx(MOST)
+    identity = fitted.mean[None, :FEATURES].clone()
+    black = torch.full((1, COLOURS), -0.99)
+    numbers = fitted.numbers(torch.cat([identity, black], 1), photograph=True)[0, FEATURES:]
+    assert numbers[SKIN_NUMBERS].item() == pytest.approx(0.01 * math.exp(MOST) - 1, abs=1e-4)
 
 
 def test_avatars_are_never_corrected(fitted: FaceFeatures) -> None:
