@@ -217,19 +217,21 @@ def draw_figure2a(path: Path, trained: Trained, pairs: int, rendered: bool) -> N
     type=click.Path(path_type=Path),
     default=Path("models/digits"),
     show_default=True,
-    help="Model folder; its name is the model's.",
+    help="Model folder; its name, up to an @, is the model's.",
 )
 @click.option(
     "--upscaler",
     type=click.Path(path_type=Path),
     help="upscale.onnx of `dtn upscaler`, to go with a model of faces.",
 )
+@click.option("--version", default="1", show_default=True, help="The model is name@version.")
 @one_line_errors
-def export(run: Path, data: Path, out: Path, upscaler: Path | None) -> None:
+def export(run: Path, data: Path, out: Path, upscaler: Path | None, version: str) -> None:
     """Write the finished RUN as a model folder: ONNX graphs, manifest, card."""
     opened = open_run(run, "cpu")
     if isinstance(opened.config, FacesConfig):
-        manifest = export_faces(opened, load_faces(opened, data), out, data, upscaler)
+        faces = load_faces(opened, data)
+        manifest = export_faces(opened, faces, out, data, upscaler, version)
     else:
-        manifest = export_run(opened, load(opened, data), out)
+        manifest = export_run(opened, load(opened, data), out, version)
     click.echo(json.dumps(manifest["metrics"], indent=2))

@@ -49,7 +49,7 @@ def stored(f: DigitNet) -> DigitNet:
     return net
 
 
-def export(run: Run, trained: Trained, folder: Path) -> dict[str, Any]:
+def export(run: Run, trained: Trained, folder: Path, version: str = "1") -> dict[str, Any]:
     """Write models/<name>/ from a finished run; returns the manifest.
 
     The transfer accuracy is measured again on the
@@ -81,8 +81,8 @@ def export(run: Run, trained: Trained, folder: Path) -> dict[str, Any]:
     }
     manifest = {
         "schema": 1,
-        "name": folder.name,
-        "version": "1",
+        "name": folder.name.partition("@")[0],
+        "version": version,
         "source_domain": "SVHN: a photographed house-number digit, 32x32 RGB",
         "target_domain": "MNIST: a handwritten digit, 32x32 grey",
         "graphs": graphs,

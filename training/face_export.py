@@ -82,7 +82,12 @@ def share_weights(paths: list[Path], target: Path) -> None:
 
 
 def export_faces(
-    run: Run, trained: TrainedFaces, folder: Path, data: Path, upscaler: Path | None = None
+    run: Run,
+    trained: TrainedFaces,
+    folder: Path,
+    data: Path,
+    upscaler: Path | None = None,
+    version: str = "1",
 ) -> dict[str, Any]:
     """Write models/<name>/ from a finished run; returns the manifest.
 
@@ -117,8 +122,8 @@ def export_faces(
     measured = json.loads(path.read_text()) if path.exists() else {}
     manifest = {
         "schema": 1,
-        "name": folder.name,
-        "version": "1",
+        "name": folder.name.partition("@")[0],
+        "version": version,
         "source_domain": "photographs of faces, aligned by their eyes, 152x152 RGB",
         "target_domain": "emoji: facesjs avatars, 64x64 RGB",
         "graphs": {role: described(path) for role, path in files.items()},
