@@ -53,6 +53,7 @@ class Service:
         # Another way is set where another process has the models.
         self.reload_models: Callable[[], Awaitable[None]] = self.load_again
         self.phase: Literal["starting", "ready", "draining"] = "starting"
+        self.settle: Callable[[], None] = lambda: None  # called where models have become warm
         self.failure: ModelError | None = None
 
     @property
@@ -109,6 +110,7 @@ class Service:
             self.failure = error
             return
         if self.phase == "starting":
+            self.settle()
             self.phase = "ready"
             log.info("ready: %s", ", ".join(model.reference for model in self.models))
 
@@ -120,6 +122,7 @@ class Service:
         """
         async with self.reloading:
             await self.reload_models()
+            self.settle()
             log.info("reloaded: %s", ", ".join(model.reference for model in self.models))
             return self.models
 

@@ -10,7 +10,7 @@ from benchmarks.serving.device import stand_in
 from service.app import create_app
 from service.commands import read_settings
 from service.models import load_models
-from service.server import listen, make_server
+from service.server import listen, make_server, settle
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     model.sessions["transfer"] = stand_in()
     model.device = "cuda"  # one run at a time, as on any device of which there is one
     server = make_server(create_app(settings, models))
+    server.service.settle = settle  # as serve() does
     server.run(sockets=[listen(settings.host, settings.port)])
 
 
