@@ -36,6 +36,7 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
 REFUSED_S = 2.0
 KEEP_ALIVE_S = 5
+BODY_SOON_S = 0.25  # a body that takes longer goes the usual way
 M_ARENA_MAX = -8  # malloc.h
 
 
@@ -106,14 +107,22 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         cycle = self.cycle
-        if not isinstance(cycle, HotCycle):
-            super().on_message_complete()
-        elif not (cycle.response_complete or self.begin_hot(cycle)):
-            # The usual way, from the start.
-            self.cycle = None  # type: ignore[assignment]
-            super().on_headers_complete()
-            super().on_body(bytes(cycle.body))
-            super().on_message_complete()
+        if isinstance(cycle, HotCycle):
+            cycle.stop_waiting()
+            if cycle.response_complete or self.begin_hot(cycle):
+                return
+            self.hand_on(cycle)
+        super().on_message_complete()
+
+    def on_body_late(self, cycle: "HotCycle") -> None:
+        if self.cycle is cycle and cycle.is_incomplete() and not self.refused:
+            self.hand_on(cycle)  # where there is a limit to how late
+
+    def hand_on(self, cycle: "HotCycle") -> None:
+        """Let the application answer a request, with what has come of its body."""
+        self.cycle = None  # type: ignore[assignment]
+        super().on_headers_complete()
+        super().on_body(bytes(cycle.body))
 
     def begin_hot(self, cycle: "HotCycle") -> bool:
         """Let a complete request be answered by the HotPath, if that takes it."""
@@ -143,6 +152,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self.refused:
             return
         super().data_received(data)
+        cycle = self.cycle
+        if isinstance(cycle, HotCycle) and cycle.timer is None and cycle.is_incomplete():
+            cycle.timer = self.loop.call_later(BODY_SOON_S, self.on_body_late, cycle)
         if not self.in_head:
             return
         self.head_bytes += len(data)
@@ -187,10 +199,21 @@ class HotCycle(RequestResponseCycle):
         self.response_complete = False
         self.message_event = NOBODY_WAITS
         self.request: HotRequest | None = None
+        self.timer: asyncio.TimerHandle | None = None  # while the body is awaited
+
+    def stop_waiting(self) -> None:
+        """The body has come, or never will."""
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def is_incomplete(self) -> bool:
+        """Whether the body has not come whole."""
+        return self.request is None and not self.response_complete
 
     def abandon(self) -> None:
         """The client has left."""
         self.disconnected = True
+        self.stop_waiting()
         if self.request is not None:
             self.request.abandon()
 

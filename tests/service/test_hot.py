@@ -199,6 +199,13 @@ def test_a_request_may_come_in_pieces(ways: tuple[httpx.Client, httpx.Client], c
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+def test_a_body_that_stalls_is_given_up(open_server: OpenServer) -> None:
+    with open_server(upload_timeout_s=0.3) as client, connect(client) as connection:
+        connection.sendall(request(PICTURE)[:-1])
+        ((head, _),) = answers(connection, 1)
+        assert head.startswith(b"HTTP/1.1 504 ")
+
+
 def test_answers_of_a_pipeline_come_in_order(ways: tuple[httpx.Client, httpx.Client]) -> None:
     pictures = [encoded(Image.fromarray(noise(20, 20, seed=seed))) for seed in range(6)]
     wanted = [ways[1].post("/transfer", content=each, headers=RAW).content for each in pictures]
