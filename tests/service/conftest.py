@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -71,6 +72,15 @@ class Gated(Model):
 @pytest.fixture
 def gated(models_dir: Path) -> Gated:
     return Gated(models_dir / "digits")
+
+
+numbers = count()
+
+
+@pytest.fixture
+def person() -> str:
+    """An id that no other test has."""
+    return f"person-{next(numbers)}"
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,9 @@ from PIL import Image
 from service.models import Model, Models
 from service.problems import STATUS
 from service.settings import MIB
+from tests.service.conftest import Gated
 from tests.service.dummy import SIDE, encoded, noise, png
-from tests.service.test_routes import FORM, RAW, Gated, pixels, problem
+from tests.service.test_routes import FORM, RAW, pixels, problem
 
 OpenServer = Callable[..., AbstractContextManager[httpx.Client]]
 URL = "/transfer/batch"
