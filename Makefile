@@ -71,8 +71,8 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-header --no-annotate pyproject.toml requirements/build.in
 
 lock:
-	$(COMPILE) --extra cpu -o requirements/cpu.txt
-	$(COMPILE) --extra gpu -o requirements/gpu.txt
+	$(COMPILE) --extra cpu --extra postgres -o requirements/cpu.txt
+	$(COMPILE) --extra gpu --extra postgres -o requirements/gpu.txt
 	$(COMPILE) requirements/torch.in --override requirements/no-torch.in \
 		--extra cpu --extra test --extra training -o requirements/dev.txt
 
