@@ -51,10 +51,10 @@ def accuracy(net: DigitNet, split: Split) -> float:
     return right / len(split)
 
 
-def _learning_rate(config: ClassifierConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+def learning_rate(config: ClassifierConfig, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to zero after `steps`."""
     warm = min(1.0, (step + 1) / config.warmup)
-    return config.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+    return config.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
 def _batch(sources: list[Source], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -101,7 +101,7 @@ def train_classifier(
     progress = tqdm(range(start, config.steps), name, initial=start, total=config.steps)
     for step in progress:
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(config, step)
+            group["lr"] = learning_rate(config, step, config.steps)
         x, labels = _batch(sources, generator)
         if config.augment is not None:
             x = augment(x, config.augment, generator)

@@ -1,48 +1,27 @@
-"""The training commands of `dtn`: data, train, evaluate, figures, export."""
+"""The training commands of `dtn`: data, train, figures, export."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
-from training import face_figures, likeness, table4
-from training.config import PRESETS, FacesConfig, preset
+from training import digit_figures, face_figures
+from training.config import PRESETS, FacesConfig, of_digits, preset
+from training.dann import train_dann
 from training.download import FILES, fetch_all
-from training.dtn import transfer
 from training.errors import one_line_errors
-from training.evaluate import table1
 from training.export import export as export_run
-from training.face_evaluate import evaluate_faces
 from training.face_export import export_faces
 from training.faces import load_faces, train_faces
-from training.figures import save_grid
+from training.options import data_option, device_option, on_device
 from training.packages import PACKAGES, obtain
-from training.render import house_numbers
+from training.rows import DANN
 from training.run import Run, open_run
-from training.train import Trained, load, write_metrics
+from training.shelf import keep, lend
+from training.train import load, write_metrics
 from training.train import train as train_run
 
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("no CUDA device here: use --device cpu")
-    return name
-
-
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Folder with the npz or the original files of SVHN and MNIST.",
-)
-device_option = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 
 
@@ -77,55 +56,53 @@ def data(data: Path, files: tuple[str, ...], packages: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/PRESET.")
 @click.option("--seed", type=int)
 @click.option("--steps", type=click.IntRange(1), help="Steps of g and D.")
+@click.option("--batch", type=click.IntRange(2), help="Pictures of s in a step, and of t.")
+@click.option("--lr", type=float, help="Learning rate of g and D.")
 @click.option("--alpha", type=float, help="Weight of L_CONST.")
 @click.option("--beta", type=float, help="Weight of L_TID.")
 @click.option("--gamma", type=float, help="Weight of L_TV.")
-@click.option("--d", type=click.Choice(["mse", "cosine"]), help="The distance of Eq. 5.")
+@click.option("--d", type=click.Choice(["mse", "cosine", "hinge", "triplet"]), help="Of Eq. 5.")
 @click.option(
     "--holdout",
     type=click.IntRange(0),
     help="Keep this many labelled pictures to choose by, and leave svhn_test alone.",
 )
 @click.option("--tensorboard", is_flag=True, help="Draw the log in TensorBoard, too.")
+@click.option(
+    "--shelf",
+    type=click.Path(path_type=Path),
+    help="Folder of classifiers that runs of digits have in common: taken from, added to.",
+)
+@click.option(
+    "--adapt", is_flag=True, help="Teach a classifier on G(s), too, and measure it on t (Table 2)."
+)
 @device_option
 @one_line_errors
 def train(
-    name: str, data: Path, out: Path | None, tensorboard: bool, device: str, **changes: Any
+    name: str,
+    data: Path,
+    out: Path | None,
+    tensorboard: bool,
+    shelf: Path | None,
+    adapt: bool,
+    device: str,
+    **changes: Any,
 ) -> None:
     """Train f, the judge, g and D of PRESET; go on where an earlier start stopped."""
     config = preset(name, **changes)
-    run = Run(out or Path("runs") / name, name, config, _device(device), tensorboard)
+    run = Run(out or Path("runs") / name, name, config, on_device(device), tensorboard)
     if isinstance(config, FacesConfig):
         train_faces(run, data)
         return
-    metrics = write_metrics(run, train_run(run, data))
+    if name == DANN.preset:
+        metrics = train_dann(run, data)
+    else:
+        if shelf is not None:
+            lend(run, shelf)
+        metrics = write_metrics(run, train_run(run, data), adapt)
+        if shelf is not None:
+            keep(run, shelf)
     click.echo(json.dumps(metrics, indent=2))
-
-
-@click.command()
-@click.argument("table", type=click.Choice(["table1", "table4"]), default="table1")
-@click.option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder whose subfolders are finished runs.",
-)
-@click.option("--run", default="emoji", show_default=True, help="The run of faces, for table4.")
-@data_option
-@one_line_errors
-def evaluate(table: str, runs: Path, run: str, data: Path) -> None:
-    """Print TABLE of the paper beside the figures of the finished runs.
-
-    table4 measures a run of faces first: Table 4, Eq. 8, likeness, validity.
-    """
-    if table == "table1":
-        click.echo(table1(runs))
-        return
-    opened = open_run(runs / run, "cpu")
-    evaluate_faces(opened, load_faces(opened, data), data)
-    click.echo(table4.show(opened.folder / "table4.json"))
-    click.echo(likeness.show(opened.folder / "likeness.json"))
 
 
 @click.command()
@@ -133,17 +110,19 @@ def evaluate(table: str, runs: Path, run: str, data: Path) -> None:
 @data_option
 @click.option(
     "--figure",
-    type=click.Choice(["2a", *face_figures.FIGURES, "all"]),
+    type=click.Choice([*digit_figures.FIGURES, *face_figures.FIGURES, "all"]),
     default="all",
     show_default=True,
-    help="2a is of digits, the others of faces.",
+    help="2a, 3 and 9a are of digits, the others of faces. All of digits: 2a, or 9a.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="PNG, or a folder for several figures of faces; default RUN.",
 )
-@click.option("--pairs", type=click.IntRange(1, 2000), default=64, help="Of Figure 2a; default 64.")
+@click.option(
+    "--pairs", type=click.IntRange(1, 2000), default=64, help="Pictures of digits; default 64."
+)
 @click.option("--rendered", is_flag=True, help="Figure 2a of rendered house numbers, not SVHN.")
 @click.option(
     "--private",
@@ -170,20 +149,23 @@ def figures(
     upscaler: Path,
     device: str,
 ) -> None:
-    """Draw the paper's figures of RUN: 2a of digits; 2b, 4, 6, 7 and 8 of faces.
+    """Draw the paper's figures of RUN: 2a, 3 and 9a of digits; 2b, 4, 6, 7 and 8 of faces.
 
+    For Figure 3 RUN is runs/digits_paper-seed0, and the runs of `dtn reproduce table3` beside it.
     Faces are those of people who agreed to be shown, unless --private says otherwise.
     """
-    opened = open_run(run, _device(device))
+    opened = open_run(run, on_device(device))
     if not isinstance(opened.config, FacesConfig):
-        if figure not in ("2a", "all"):
+        if figure == "all":
+            figure = "9a" if of_digits(opened.config).reverse else "2a"
+        if figure not in digit_figures.FIGURES:
             raise ValueError(f"Figure {figure} is of faces, {run} is a run of digits")
-        path = out or run / "figure2a.png"
-        draw_figure2a(path, load(opened, data), pairs, rendered)
+        path = out or run / f"figure{figure}.png"
+        digit_figures.draw(opened, figure, data, pairs, rendered).save(path)
         click.echo(path)
         return
-    if figure == "2a":
-        raise ValueError(f"Figure 2a is of digits, {run} is a run of faces")
+    if figure in digit_figures.FIGURES:
+        raise ValueError(f"Figure {figure} is of digits, {run} is a run of faces")
     if private and out is not None:
         raise ValueError("--private draws into the run's folder: leave --out away")
     trained = load_faces(opened, data)
@@ -197,16 +179,6 @@ def figures(
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         click.echo(path)
-
-
-def draw_figure2a(path: Path, trained: Trained, pairs: int, rendered: bool) -> None:
-    """Figure 2a: inputs in odd columns, G(x) to the right of each."""
-    if rendered:
-        pictures = torch.from_numpy(house_numbers(pairs, seed=1)[0]).permute(0, 3, 1, 2)
-        pictures = pictures.to(trained.measured.images.device)
-    else:
-        pictures = trained.measured.images[:pairs]
-    save_grid(path, pictures, transfer(trained.f, trained.g, pictures))
 
 
 @click.command()

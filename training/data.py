@@ -38,6 +38,16 @@ class Split:
         """A contiguous cut: the digits of one house number stay together."""
         return Split(name, self.images[start:stop], self.labels[start:stop])
 
+    def without(self, digit: int) -> "Split":
+        """All but the pictures of `digit` (Table 3)."""
+        kept = self.labels != digit
+        return Split(f"{self.name} without {digit}", self.images[kept], self.labels[kept])
+
+    def only(self, digit: int) -> "Split":
+        """The pictures of `digit`."""
+        kept = self.labels == digit
+        return Split(f"{self.name}, {digit} only", self.images[kept], self.labels[kept])
+
 
 @dataclass(frozen=True)
 class Digits:

@@ -17,9 +17,18 @@ from tqdm import tqdm
 from training.augment import diff_augment
 from training.config import DTNConfig
 from training.figures import save_grid
-from training.losses import const_loss, d_loss, gang_loss, tid_loss, tv_loss
+from training.losses import (
+    binary_d_loss,
+    binary_gan_loss,
+    const_loss,
+    d_loss,
+    gang_loss,
+    tid_loss,
+    tv_loss,
+)
 from training.networks import frozen, initialise, placed, to_unit
 from training.run import Run, ema_update
+from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
 SAVE_EVERY = 500
@@ -39,8 +48,17 @@ class Domains:
     fs: Tensor  # f(s), [N, K]
     ft: Tensor  # f(t), [M, K]
     t: Tensor  # uint8 [M, C, H, W]
+    s: Tensor | None = None  # uint8 [N, 3, H, W], where G starts from pixels
     s_weights: Tensor | None = None  # [N], how often each is drawn; None: once an epoch
     t_weights: Tensor | None = None  # [M], the same
+
+
+class Pixels:
+    """In place of f where G starts from pixels: the picture itself, in three channels."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, 1 or 3, H, W] in [-1, 1]: [B, 3, H, W]."""
+        return x.expand(-1, 3, -1, -1)
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -70,11 +88,14 @@ class DTN:
         config: DTNConfig,
         device: torch.device,
         blank: float = -1.0,
+        second: SecondGAN | None = None,
     ) -> None:
         self.f = f
+        self.start: Features = Pixels() if config.from_pixels else f  # what g is applied to
         self.config = config
         self.device = device
         self.blank = blank
+        self.second = second
         self.g = placed(initialise(g), device)
         self.D = placed(initialise(D), device)
         self.average = copy.deepcopy(self.g).eval()
@@ -93,11 +114,14 @@ class DTN:
             pictures = tuple(diff_augment(x, self.random, self.blank) for x in pictures)
         return tuple(cast(Tensor, self.D(x)) for x in pictures)
 
-    def d_step(self, gs: Tensor, gt: Tensor, t: Tensor, step: int) -> Tensor:
-        """Update D by Eq. 3 on pictures cut off from g; returns L_D."""
+    def d_step(self, gs: Tensor, gt: Tensor | None, t: Tensor, step: int) -> Tensor:
+        """Update D by Eq. 3, or 1, on pictures cut off from g; returns L_D."""
         config = self.config
         with self.autocast():
-            loss = d_loss(*self.look(gs.detach(), gt.detach(), t))
+            if config.adversary == "binary" or gt is None:
+                loss = binary_d_loss(*self.look(gs.detach(), t))
+            else:
+                loss = d_loss(*self.look(gs.detach(), gt.detach(), t))
         total = loss
         if config.r1 and step % config.r1_every == 0:
             total = loss + config.r1 * config.r1_every / 2 * self.r1_penalty(t)
@@ -114,20 +138,39 @@ class DTN:
         (slope,) = torch.autograd.grad(odds.sum(), t, create_graph=True)
         return slope.square().sum((1, 2, 3)).mean()
 
-    def g_losses(self, gs: Tensor, gt: Tensor, fs: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The four terms of L_G: Eq. 4, 5, 6 and 7, unweighted.
+    def g_losses(self, gs: Tensor, gt: Tensor | None, fs: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The terms of L_G that there are: Eq. 4 (or 1), 5, 6 and 7, unweighted.
 
-        gs = g(fs) and gt = g(f(t)) are pictures [B, C, H, W], fs = f(s) is [B, K].
+        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K].
         """
-        return {
-            "gang": gang_loss(*self.look(gs, gt)),
+        losses = {
             "const": const_loss(fs, self.f.features(gs).float(), self.config.d),
-            "tid": tid_loss(t, gt.float()),
-            "tv": tv_loss(torch.cat([gs, gt]).float()),
+            "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
         }
+        if self.config.adversary == "binary" or gt is None:
+            losses["gang"] = binary_gan_loss(*self.look(gs))
+        elif self.config.adversary == "ternary":
+            losses["gang"] = gang_loss(*self.look(gs, gt))
+        if gt is not None:
+            losses["tid"] = (
+                tid_loss(t, gt.float()) if self.second is None else self.second.loss(t, gt)
+            )
+        return losses
 
-    def step(self, fs: Tensor, ft: Tensor, t: Tensor, step: int) -> dict[str, Tensor]:
-        """One step of D and one of g on f(s), f(t) [B, K] and t [B, C, H, W]; the losses."""
+    def generate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        """G(s) and G(t) of what G starts from; no G(t) in Sec. 3, which knows none."""
+        if self.config.adversary == "binary" and not self.config.beta:
+            return self.g(x), None
+        gs, gt = self.g(torch.cat([x, t])).split(len(x))
+        return gs, gt
+
+    def step(
+        self, fs: Tensor, ft: Tensor, t: Tensor, step: int, s: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One step of D and one of g on f(s), f(t) [B, K] and t [B, C, H, W]; the losses.
+
+        `s` [B, 3, H, W] is wanted where G starts from pixels.
+        """
         config = self.config
         if config.lr_decay:
             rate = config.lr * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
@@ -139,8 +182,12 @@ class DTN:
             self.g_step({"tid": 1.0}, losses, step)
             return losses
         with self.autocast():
-            gs, gt = self.g(torch.cat([fs, ft])).split(len(fs))
-        losses = {"d": self.d_step(gs, gt, t, step)}
+            gs, gt = self.generate(*((fs, ft) if s is None else (s, self.start.features(t))))
+        losses = {}
+        if config.adversary != "none":
+            losses["d"] = self.d_step(gs, gt, t, step)
+        if self.second is not None and gt is not None:
+            losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
             losses |= self.g_losses(gs, gt, fs, t)
@@ -151,7 +198,14 @@ class DTN:
 
     def g_step(self, weights: dict[str, float], losses: dict[str, Tensor], step: int) -> None:
         """Update g, and its average, by the weighted sum of losses."""
-        total = sum((weights[name] * losses[name] for name in weights if weights[name]), 0.0)
+        total = sum(
+            (
+                weight * losses[name]
+                for name, weight in weights.items()
+                if weight and name in losses
+            ),
+            0.0,
+        )
         self.g_optimizer.zero_grad()
         cast(Tensor, total).backward()  # type: ignore[no-untyped-call]
         self.g_optimizer.step()
@@ -161,6 +215,7 @@ class DTN:
         """Everything an exact resume needs."""
         return {
             "step": step,
+            "second": None if self.second is None else self.second.state(),
             "g": self.g.state_dict(),
             "D": self.D.state_dict(),
             "average": self.average.state_dict(),
@@ -173,6 +228,8 @@ class DTN:
         """Take up `state`; returns its step."""
         for name in ("g", "D", "average", "g_optimizer", "d_optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        if self.second is not None:
+            self.second.restore(state["second"])
         self.random.set_state(state["random"].cpu())
         return int(state["step"])
 
@@ -201,7 +258,8 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
         if step < start:
             continue
         t = to_unit(domains.t[t_index])
-        losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step)
+        s = None if domains.s is None else to_unit(domains.s[s_index])
+        losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step, s)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
             values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
             rate = progress.format_dict["rate"]
@@ -210,7 +268,7 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             run.save("dtn.pt", dtn.state(step + 1))
             path = run.folder / f"grid-{step + 1:06d}.png"
-            save_grid(path, preview, transfer(dtn.f, dtn.average, preview))
+            save_grid(path, preview, transfer(dtn.start, dtn.average, preview))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FAKE_S, FAKE_T, REAL = 0, 1, 2
+MARGIN = 1.0  # of hinge and triplet; f's numbers have a deviation of about 1
 TV_EPSILON = 1e-8
 
 
@@ -31,13 +32,34 @@ def gang_loss(fake_s: Tensor, fake_t: Tensor) -> Tensor:
     return _minus_log_probability(fake_s, REAL) + _minus_log_probability(fake_t, REAL)
 
 
+def binary_d_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """-R_GAN of Eq. 1: a D of two classes, G(s) and t. Logits [B, 3], of which two are used."""
+    return _minus_log_probability(fake[:, ::2], 0) + _minus_log_probability(real[:, ::2], 1)
+
+
+def binary_gan_loss(fake: Tensor) -> Tensor:
+    """G's side of Eq. 1 as -E log D(G(x)), whose slope does not vanish where D is sure."""
+    return _minus_log_probability(fake[:, ::2], 1)
+
+
 def const_loss(fx: Tensor, fgx: Tensor, d: str = "mse") -> Tensor:
-    """L_CONST, Eq. 5: d(f(x), f(G(x))) of features [B, K]; `d` is mse or cosine."""
+    """L_CONST, Eq. 5: d(f(x), f(G(x))) of features [B, K], by one of the d that Sec. 3 names.
+
+    `hinge` and `triplet` also push f(G(x)) away from f of the batch's next picture: the former
+    until their mean squared distance is MARGIN, the latter until it is MARGIN larger than that
+    to f(x). Raises ValueError for any other d.
+    """
     if d == "mse":
         return F.mse_loss(fgx, fx)
     if d == "cosine":
         return (1 - F.cosine_similarity(fx, fgx)).mean()
-    raise ValueError(f"no distance {d!r}; there are mse and cosine")
+    near = (fgx - fx).square().mean(1)
+    far = (fgx - fx.roll(1, 0)).square().mean(1)
+    if d == "hinge":
+        return (near + (MARGIN - far).relu()).mean()
+    if d == "triplet":
+        return (MARGIN + near - far).relu().mean()
+    raise ValueError(f"no distance {d!r}; there are mse, cosine, hinge and triplet")
 
 
 def tid_loss(x: Tensor, gx: Tensor) -> Tensor:

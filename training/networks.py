@@ -53,8 +53,25 @@ class DigitNet(nn.Module):
         return cast(Tensor, self.head(self.features(x)))
 
 
-def generator(width: int = 64) -> nn.Sequential:
-    """g: features [B, 128] to a grey picture [B, 1, 32, 32] in [-1, 1].
+def encoder(width: int = 64) -> nn.Sequential:
+    """What stands below g where G does not contain f (Table 1).
+
+    [B, 3, 32, 32] to [B, 128]; "a few additional layers" in the paper, here D's, wider.
+    """
+    layers: list[nn.Module] = []
+    previous = 3
+    for outputs in (width, 2 * width, 4 * width):  # 16x16, 8x8, 4x4
+        layers += [
+            nn.Conv2d(previous, outputs, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+        previous = outputs
+    return nn.Sequential(*layers, nn.Conv2d(previous, FEATURES, 4), nn.Flatten())
+
+
+def generator(width: int = 64, channels: int = 1) -> nn.Sequential:
+    """g: features [B, 128] to a picture [B, channels, 32, 32] in [-1, 1], grey by default.
 
     Four deconvolutions, with batch normalisation and ReLU between them and tanh at the
     end (Sec. 5.1; layout of Radford et al. 2015).
@@ -72,13 +89,13 @@ def generator(width: int = 64) -> nn.Sequential:
         *block(FEATURES, 4 * width, 1, 0),  # 4x4
         *block(4 * width, 2 * width, 2, 1),  # 8x8
         *block(2 * width, width, 2, 1),  # 16x16
-        nn.ConvTranspose2d(width, 1, 4, 2, 1),  # 32x32
+        nn.ConvTranspose2d(width, channels, 4, 2, 1),  # 32x32
         nn.Tanh(),
     )
 
 
-def discriminator(width: int = 64, spectral: bool = False) -> nn.Sequential:
-    """D: a grey picture [B, 1, 32, 32] to logits [B, 3] of the classes of Eq. 3.
+def discriminator(width: int = 64, spectral: bool = False, channels: int = 1) -> nn.Sequential:
+    """D: a picture [B, channels, 32, 32] to logits [B, 3] of the classes of Eq. 3.
 
     Class 0 is the paper's 1, G(s); 1 is its 2, G(t); 2 is its 3, a real t. Four
     convolutions with batch normalisation and ReLU; `spectral` puts spectral normalisation
@@ -93,7 +110,7 @@ def discriminator(width: int = 64, spectral: bool = False) -> nn.Sequential:
         return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
     return nn.Sequential(
-        *block(1, width),  # 16x16
+        *block(channels, width),  # 16x16
         *block(width, 2 * width),  # 8x8
         *block(2 * width, 4 * width),  # 4x4
         nn.Conv2d(4 * width, 3, 4),  # 1x1

@@ -3,8 +3,10 @@
 import dataclasses
 import importlib
 import json
+import os
 import time
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,10 @@ class Run:
         self.config = config
         self.device = torch.device(device)
         folder.mkdir(parents=True, exist_ok=True)
-        resolved = json.loads(json.dumps({"preset": name, **dataclasses.asdict(config)}))
+        resolved = {"preset": name, **dataclasses.asdict(config)}
         path = folder / "config.json"
-        if path.exists() and json.loads(path.read_text()) != resolved:
+        # A field that the release of an earlier start did not know has its default there.
+        if path.exists() and read_config(path) != (name, config):
             raise ValueError(f"{folder} holds a run of another configuration: use another --out")
         path.write_text(json.dumps(resolved, indent=2) + "\n")
         self.board = summary_writer(folder) if tensorboard else None
@@ -65,6 +68,25 @@ class Run:
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         return state
 
+    def write_metrics(
+        self, protocol: str, splits: dict[str, int], metrics: dict[str, Any]
+    ) -> dict[str, Any]:
+        """metrics.json: figures beside all that they are worth nothing without."""
+        cuda = self.device.type == "cuda"
+        record = {
+            "preset": self.name,
+            "seed": self.config.seed,
+            "steps": self.config.steps,
+            "batch": self.config.batch,
+            "protocol": protocol,
+            "splits": splits,
+            "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores",
+            "date": datetime.now(UTC).date().isoformat(),
+            "metrics": metrics,
+        }
+        (self.folder / "metrics.json").write_text(json.dumps(record, indent=2) + "\n")
+        return record
+
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for convolutions where the configuration says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
@@ -87,9 +109,13 @@ def open_run(folder: Path, device: str) -> Run:
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"no run in {folder}: run `dtn train PRESET --out {folder}` first")
+    return Run(folder, *read_config(path), device)
+
+
+def read_config(path: Path) -> tuple[str, DTNConfig]:
+    """Preset and configuration of a config.json."""
     values = json.loads(path.read_text())
-    name = values.pop("preset")
-    return Run(folder, name, from_dict(values), device)
+    return values.pop("preset"), from_dict(values)
 
 
 @torch.no_grad()

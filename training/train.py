@@ -1,7 +1,6 @@
 """A digits run (Sec. 5.1) from data to a measured model: f, then the judge, then g and D."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.adaptation import nearest
 from training.augment import augment
 from training.classifier import Source, accuracy, f_sources, train_classifier
-from training.config import VIEWS, DigitsConfig, DTNConfig
+from training.config import VIEWS, DigitsConfig, DTNConfig, of_digits
 from training.data import Digits, Split, load_digits
-from training.dtn import DTN, Domains, train_dtn, transfer
-from training.networks import DigitNet, discriminator, generator, to_unit
+from training.dtn import DTN, Domains, Features, train_dtn, transfer
+from training.networks import (
+    DigitNet,
+    discriminator,
+    encoder,
+    generator,
+    initialise,
+    placed,
+    to_unit,
+)
 from training.run import Run
+from training.second_gan import SecondGAN
+
+OMITTED = 3  # the digit of Table 3
+JUDGE_SEED = 0  # whatever the run's: all are measured by one instrument
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which split is what in a run. Labels of s and t are never learned from by g and D."""
+
+    s: Split
+    t: Split
+    measured: Split  # pictures of S that nothing learned from
+    judged: Split  # labelled pictures of T to teach the judge
+    judge_test: Split
 
 
 @dataclass(frozen=True)
@@ -26,11 +49,21 @@ class Trained:
     judge: DigitNet
     g: nn.Sequential
     digits: Digits
-    measured: Split  # the figures of `measure` are of this split
+    roles: Roles
+    start: Features  # what g is applied to: f, or the picture itself
+
+    @property
+    def measured(self) -> Split:
+        """The split of the figures of `measure`."""
+        return self.roles.measured
+
+    def transfer(self, images: Tensor) -> Tensor:
+        """G(x) of uint8 pictures [N, C, 32, 32]: uint8 [N, c, 32, 32]."""
+        return transfer(self.start, self.g, images)
 
 
-def measured_split(digits: Digits, holdout: int) -> tuple[Digits, Split]:
-    """The data to learn from and the split to measure on.
+def held_out(digits: Digits, holdout: int) -> tuple[Digits, Split]:
+    """The data to learn from and the pictures of SVHN to measure on.
 
     With `holdout`, the last pictures of svhn_train are kept for choosing between
     configurations and svhn_test is left alone.
@@ -40,6 +73,21 @@ def measured_split(digits: Digits, holdout: int) -> tuple[Digits, Split]:
     kept = digits.svhn_train.part(-holdout, None, "svhn_validation")
     rest = digits.svhn_train.part(0, -holdout, "svhn_train")
     return dataclasses.replace(digits, svhn_train=rest), kept
+
+
+def roles(digits: Digits, measured: Split, config: DigitsConfig) -> Roles:
+    """From SVHN to MNIST (Sec. 5.1), or back (appendix D); without 3s where they are omitted."""
+
+    def shown(split: Split, where: str) -> Split:
+        return split.without(OMITTED) if where in config.omit else split
+
+    if config.reverse:
+        s, t = digits.mnist_train, digits.svhn_train
+        own = Roles(s, t, digits.mnist_test, digits.svhn_train, measured)
+    else:
+        s, t = digits.svhn_train, digits.mnist_test
+        own = Roles(s, t, measured, digits.mnist_train, digits.mnist_test)
+    return dataclasses.replace(own, s=shown(s, "s"), t=shown(t, "t"))
 
 
 @torch.no_grad()
@@ -80,31 +128,53 @@ def evening_weights(f: DigitNet, features: Tensor) -> Tensor:
 def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device) -> DTN:
     """g and D of Sec. 5.1 before their first step."""
     torch.manual_seed(config.seed)
-    g = generator(config.g_width)
-    return DTN(f, g, discriminator(config.d_width, config.spectral_norm), config, device)
+    channels = 3 if isinstance(config, DigitsConfig) and config.reverse else 1
+    g = generator(config.g_width, channels)
+    if config.from_pixels:
+        g = nn.Sequential(*encoder(config.g_width), *g)
+    D = discriminator(config.d_width, config.spectral_norm, channels)
+    second = None
+    if config.d2 == "gan":
+        net = placed(initialise(discriminator(config.d_width, channels=2 * channels)), device)
+        second = SecondGAN(net, config.lr, (config.beta1, 0.999))
+    return DTN(f, g, D, config, device, second=second)
 
 
-def digits_domains(f: DigitNet, digits: Digits, config: DTNConfig) -> Domains:
-    """s = svhn_train and t = mnist_test, without a label."""
-    fs = view_features(f, digits.svhn_train.images, config.s_views, config.seed)
-    t = digits.mnist_test.images
+def digits_domains(f: DigitNet, s: Tensor, t: Tensor, config: DTNConfig) -> Domains:
+    """Of s and t, uint8 [N, C, 32, 32], without a label."""
+    if config.from_pixels and (config.s_views or config.balance):
+        raise ValueError("views and balance are of f(s), not of a G that starts from pixels")
+    fs = view_features(f, s, config.s_views, config.seed)
     weights = evening_weights(f, fs) if config.balance else None
-    return Domains(fs, features(f, t), t, weights)
+    pixels = s.expand(-1, 3, -1, -1) if config.from_pixels else None
+    return Domains(fs, features(f, t), t, pixels, weights)
+
+
+def f_taught(digits: Digits, config: DigitsConfig) -> list[Source]:
+    """What f learns from; no 3 among it where Table 3 omits it there."""
+    sources = f_sources(digits, config.f, config.seed)
+    if "f" not in config.omit:
+        return sources
+    return [Source(source.split.without(OMITTED), source.share) for source in sources]
 
 
 def train(run: Run, data: Path) -> Trained:
     """Train what `run` has not finished yet; all of it is reproducible from its config."""
-    config = run.config
-    if not isinstance(config, DigitsConfig):
-        raise ValueError(f"{run.folder} is no run of digits")
-    digits, measured = measured_split(load_digits(data, run.device), config.holdout)
+    config = of_digits(run.config)
+    digits, measured = held_out(load_digits(data, run.device), config.holdout)
+    own = roles(digits, measured, config)
     seed = config.seed
-    f = train_classifier(run, "f", config.f, lambda: f_sources(digits, config.f, seed), seed)
-    judged_by = [Source(digits.mnist_train, config.judge.real)]
-    judge = train_classifier(run, "judge", config.judge, lambda: judged_by, seed)
+    f = train_classifier(run, "f", config.f, lambda: f_taught(digits, config), seed)
+    judged_by = [Source(own.judged, config.judge.real)]
+    judge = train_classifier(run, "judge", config.judge, lambda: judged_by, JUDGE_SEED)
     dtn = digits_dtn(f, config, run.device)
-    g = train_dtn(run, dtn, lambda: digits_domains(f, digits, config), measured.images[:64])
-    return Trained(f, judge, g, digits, measured)
+    g = train_dtn(
+        run,
+        dtn,
+        lambda: digits_domains(f, own.s.images, own.t.images, config),
+        own.measured.images[:64],
+    )
+    return Trained(f, judge, g, digits, own, dtn.start)
 
 
 def load(run: Run, data: Path) -> Trained:
@@ -124,29 +194,58 @@ def judged(trained: Trained, pictures: torch.Tensor) -> float:
 
 
 def measure(trained: Trained) -> dict[str, dict[str, Any]]:
-    """Every figure of a run with its split's name and size, each picture counted once."""
-    digits, measured = trained.digits, trained.measured
-    moved = transfer(trained.f, trained.g, measured.images)
+    """Every figure of a run with its split's name and size, each picture counted once.
+
+    Tables 1, 2 and 3: one transfer of the measured split serves them all.
+    """
+    roles, measured = trained.roles, trained.measured
+    moved = trained.transfer(measured.images)
+    threes = measured.labels == OMITTED
+    found = [
+        ("transfer_accuracy", judged(trained, moved), measured),
+        (
+            "threes_accuracy",
+            accuracy(trained.judge, Split("3s", moved[threes], measured.labels[threes])),
+            measured.only(OMITTED),
+        ),
+        ("untransferred_accuracy", accuracy(trained.judge, measured), measured),
+        ("f_accuracy", accuracy(trained.f, measured), measured),
+        ("f_accuracy_on_t", accuracy(trained.f, roles.judge_test), roles.judge_test),
+        ("judge_accuracy", accuracy(trained.judge, roles.judge_test), roles.judge_test),
+    ]
+    if roles.t is not trained.digits.svhn_train:  # Table 2 is of the way from SVHN to MNIST
+        test = trained.digits.mnist_test
+        taught = trained.digits.svhn_train
+        moved_train = trained.transfer(taught.images)
+        found += [
+            ("nearest_train", nearest(moved_train, taught.labels, test), test),
+            ("nearest_test", nearest(moved, measured.labels, test), test),
+        ]
+        by_gt = dataclasses.replace(test, images=trained.transfer(test.images))
+        found += [
+            ("nearest_train_by_gt", nearest(moved_train, taught.labels, by_gt), test),
+            ("nearest_test_by_gt", nearest(moved, measured.labels, by_gt), test),
+        ]
     return {
         name: {"value": round(value, 5), "split": split.name, "n": len(split)}
-        for name, value, split in (
-            ("transfer_accuracy", judged(trained, moved), measured),
-            ("f_accuracy", accuracy(trained.f, measured), measured),
-            ("f_accuracy_on_t", accuracy(trained.f, digits.mnist_test), digits.mnist_test),
-            ("judge_accuracy", accuracy(trained.judge, digits.mnist_test), digits.mnist_test),
-        )
+        for name, value, split in found
     }
 
 
-def write_metrics(run: Run, trained: Trained) -> dict[str, Any]:
-    """metrics.json of `run`: figures, protocol, split sizes, seed, hardware."""
-    metrics = {
-        "preset": run.name,
-        "seed": run.config.seed,
-        "protocol": trained.digits.protocol,
-        "splits": trained.digits.sizes,
-        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "CPU",
-        "metrics": measure(trained),
-    }
-    (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    return metrics
+def adapt(run: Run, trained: Trained) -> dict[str, dict[str, Any]]:
+    """Table 2 by a classifier instead of a neighbour: the judge's recipe, taught on G(s) alone."""
+    s, test = trained.digits.svhn_train, trained.digits.mnist_test
+    config = of_digits(run.config)
+    moved = Split("G(s)", trained.transfer(s.images), s.labels)
+    source = [Source(moved, config.judge.real)]
+    net = train_classifier(run, "adapted", config.judge, lambda: source, config.seed)
+    value = round(accuracy(net, test), 5)
+    return {"taught_train": {"value": value, "split": test.name, "n": len(test)}}
+
+
+def write_metrics(run: Run, trained: Trained, adapted: bool = False) -> dict[str, Any]:
+    """Measure a run and write its metrics.json; with `adapted`, teach a classifier on G(s), too."""
+    metrics = measure(trained)
+    if adapted or (run.folder / "adapted.pt").exists():
+        metrics |= adapt(run, trained)
+    return run.write_metrics(trained.digits.protocol, trained.digits.sizes, metrics)

@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the npz files of the SVHN-10k protocol, tiny."""
     folder = tmp_path_factory.mktemp("data")
     for seed, (name, n) in enumerate(SIZES.items()):
-        images, labels = house_numbers(n, seed) if "svhn" in name else grey_digits(n)
+        images, labels = house_numbers(n, seed + 10) if "svhn" in name else grey_digits(n)
         np.savez(folder / f"{name}.npz", images=images, labels=labels)
     meter = np.random.default_rng(0).integers(0, 256, (20, 32, 20, 3), dtype=np.uint8)
     np.savez(folder / "meter_digits.npz", images=meter, labels=np.arange(20) % 10)

@@ -42,8 +42,9 @@ def learn(run: Run, f: DigitNet, data: Digits) -> nn.Sequential:
     """The g that a run of digits ends with."""
     assert isinstance(run.config, DigitsConfig)
     dtn = digits_dtn(f, run.config, CPU)
+    s, t = data.svhn_train.images, data.mnist_test.images
     return train_dtn(
-        run, dtn, lambda: digits_domains(f, data, run.config), data.svhn_test.images[:4]
+        run, dtn, lambda: digits_domains(f, s, t, run.config), data.svhn_test.images[:4]
     )
 
 

@@ -1,0 +1,71 @@
+"""`dtn reproduce`: what it trains, in which order, and what it leaves alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from training.config import PRESETS, preset
+from training.evaluate import TABLES
+from training.paper_commands import reproduce
+from training.reproduce import SMALL, missing, waves
+from training.reproduce import reproduce as train_missing
+from training.shelf import shelf_names
+
+
+def test_every_line_of_a_table_has_a_preset() -> None:
+    names = {line.preset for lines in TABLES.values() for line in lines if line.preset}
+    assert names <= set(PRESETS)
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
+    every = missing("table3", 2, tmp_path, small=True)
+    assert [job.seed for job in every] == [0] * 5 + [1] * 5
+    done = every[0].folder
+    done.mkdir()
+    (done / "metrics.json").write_text(json.dumps({"metrics": {"threes_accuracy": {}}}))
+    assert every[0] not in missing("table3", 2, tmp_path, small=True)
+    assert len(missing("table3", 2, tmp_path, small=True)) == 9
+
+
+def test_a_run_that_lacks_a_figure_of_the_table_is_taken_up_again(tmp_path: Path) -> None:
+    folder = tmp_path / "digits-seed0"
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps({"metrics": {"nearest_train": {}}}))
+    (job,) = (j for j in missing("table2", 1, tmp_path, small=True) if j.preset == "digits")
+    assert "--adapt" in job.command(Path("data"), "cpu")
+
+
+def test_small_runs_are_small_and_the_command_says_so(tmp_path: Path) -> None:
+    job = missing("variants", 1, tmp_path, small=True)[1]
+    config = preset(job.preset, seed=0, **SMALL)
+    assert job.config() == config and (config.steps, config.batch) == (500, 64)
+    assert {"--steps=500", "--batch=64", "--lr=0.0005"} <= set(job.command(Path("d"), "cpu"))
+    assert missing("variants", 1, tmp_path, small=False)[1].config().steps == 6000
+
+
+def test_a_classifier_is_taught_once_before_those_who_borrow_it(tmp_path: Path) -> None:
+    jobs = missing("table1", 2, tmp_path, small=True)
+    first, rest = waves(jobs, tmp_path / "shelf")
+    assert sorted(first + rest, key=jobs.index) == jobs
+    taught = [name for job in first for name in shelf_names(job.config()).values()]
+    needed = {name for job in jobs for name in shelf_names(job.config()).values()}
+    assert set(taught) == needed
+    assert len(first) == 4  # f and plain f, with two seeds
+
+
+def test_runs_that_failed_are_told_with_their_logs(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    failed = train_missing("reverse", 1, runs, tmp_path / "nothing", "cpu", True, 1)
+    assert failed == [runs / "reverse-seed0" / "output.log"]
+    assert "not found in" in failed[0].read_text()
+
+
+@pytest.mark.slow
+def test_a_table_of_finished_runs_is_printed(tmp_path: Path) -> None:
+    arguments = ["reverse", "--seeds", "1", "--runs", str(tmp_path), "--data", str(tmp_path)]
+    result = CliRunner().invoke(reproduce, arguments)
+    assert result.exit_code == 2
+    assert "MNIST to SVHN (appendix D)" in result.output
+    assert "1 runs failed" in result.output and "reverse-seed0/output.log" in result.output
