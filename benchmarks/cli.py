@@ -194,6 +194,28 @@ def install_one(peer: Server) -> None:
     peer.stamp.touch()
 
 
+@bench.command()
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--batch", type=click.IntRange(2), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="A round.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("benchmarks/training/RESULTS.md")
+)
+def training(data: Path, device: str, batch: int, steps: int, rounds: int, out: Path) -> None:
+    """Steps a second of the digits' training, against a plain loop, and how far the floor is."""
+    from benchmarks.training.speed import measure  # noqa: PLC0415 -- torch, for this one alone
+    from benchmarks.training.speed import report as training_report  # noqa: PLC0415
+
+    try:
+        text = training_report(measure(data, device, batch, steps, rounds), command_line())
+    except FileNotFoundError as error:
+        raise Fault(str(error)) from error
+    out.write_text(text)
+    click.echo(text)
+
+
 def choose(names: str) -> list[Server]:
     """The servers asked for. Raises Fault where one asked for by name is not installed."""
     if names == "all":

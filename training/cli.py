@@ -16,6 +16,7 @@ from training.face_export import export_faces
 from training.faces import load_faces, train_faces
 from training.options import data_option, device_option, on_device
 from training.packages import PACKAGES, obtain
+from training.parallel import first_alone, rank, ranks, together
 from training.rows import DANN
 from training.run import Run, open_run
 from training.shelf import keep, lend
@@ -88,21 +89,37 @@ def train(
     device: str,
     **changes: Any,
 ) -> None:
-    """Train f, the judge, g and D of PRESET; go on where an earlier start stopped."""
+    """Train f, the judge, g and D of PRESET; go on where an earlier start stopped.
+
+    Under torchrun several processes train a run of digits together.
+    """
     config = preset(name, **changes)
-    run = Run(out or Path("runs") / name, name, config, on_device(device), tensorboard)
-    if isinstance(config, FacesConfig):
-        train_faces(run, data)
-        return
-    if name == DANN.preset:
-        metrics = train_dann(run, data)
-    else:
-        if shelf is not None:
-            lend(run, shelf)
-        metrics = write_metrics(run, train_run(run, data), adapt)
-        if shelf is not None:
-            keep(run, shelf)
-    click.echo(json.dumps(metrics, indent=2))
+    with together(on_device(device)) as own_device:
+        if ranks() > 1 and (isinstance(config, FacesConfig) or name == DANN.preset):
+            raise ValueError("only runs of digits train on several devices together")
+        run = Run(out or Path("runs") / name, name, config, own_device, tensorboard)
+        if isinstance(config, FacesConfig):
+            train_faces(run, data)
+            return
+        if name == DANN.preset:
+            metrics = train_dann(run, data)
+        else:
+            metrics = train_digits(run, data, shelf, adapt)
+        if rank() == 0:
+            click.echo(json.dumps(metrics, indent=2))
+
+
+def train_digits(run: Run, data: Path, shelf: Path | None, adapt: bool) -> dict[str, Any]:
+    """A run of digits with classifiers of `shelf`; its metrics, which rank 0 has measured."""
+    if shelf is not None:
+        first_alone(lambda: lend(run, shelf))
+    trained = train_run(run, data)
+    if rank() > 0:
+        return {}
+    metrics = write_metrics(run, trained, adapt)
+    if shelf is not None:
+        keep(run, shelf)
+    return metrics
 
 
 @click.command()

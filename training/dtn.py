@@ -27,6 +27,7 @@ from training.losses import (
     tv_loss,
 )
 from training.networks import frozen, initialise, placed, to_unit
+from training.parallel import average_gradients, own_seed, rank, share, wait
 from training.run import Run, ema_update
 from training.second_gan import SecondGAN
 
@@ -102,7 +103,7 @@ class DTN:
         betas = (config.beta1, 0.999)
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), config.lr, betas)
         self.d_optimizer = torch.optim.Adam(self.D.parameters(), config.lr, betas)
-        self.random = torch.Generator(device).manual_seed(config.seed)
+        self.random = torch.Generator(device).manual_seed(own_seed(config.seed))
 
     def autocast(self) -> torch.autocast:
         """bf16 for a forward pass; one context each, since it caches the weights it casts."""
@@ -127,6 +128,7 @@ class DTN:
             total = loss + config.r1 * config.r1_every / 2 * self.r1_penalty(t)
         self.d_optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.D.parameters())
         self.d_optimizer.step()
         return loss
 
@@ -208,6 +210,7 @@ class DTN:
         )
         self.g_optimizer.zero_grad()
         cast(Tensor, total).backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.g.parameters())
         self.g_optimizer.step()
         ema_update(self.average, self.g, self.config.ema, step)
 
@@ -230,7 +233,8 @@ class DTN:
             getattr(self, name).load_state_dict(state[name])
         if self.second is not None:
             self.second.restore(state["second"])
-        self.random.set_state(state["random"].cpu())
+        if rank() == 0:  # the others' draws go on from their seed
+            self.random.set_state(state["random"].cpu())
         return int(state["step"])
 
 
@@ -243,16 +247,17 @@ def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor
     start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
     if start < run.config.steps:
         _loop(run, dtn, gather(), preview, start)
+    wait()
     return frozen(dtn.average)
 
 
 def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> None:
     config = run.config
     # The order of pictures has a generator of its own and is replayed up to `start`.
-    order = torch.Generator(run.device).manual_seed(config.seed)
-    s_order = draws(len(domains.fs), domains.s_weights, config.batch, order)
-    t_order = draws(len(domains.ft), domains.t_weights, config.batch, order)
-    progress = tqdm(range(config.steps), "dtn")
+    order = torch.Generator(run.device).manual_seed(own_seed(config.seed))
+    s_order = draws(len(domains.fs), domains.s_weights, share(config.batch), order)
+    t_order = draws(len(domains.ft), domains.t_weights, share(config.batch), order)
+    progress = tqdm(range(config.steps), "dtn", disable=rank() > 0)
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)
         if step < start:
@@ -260,6 +265,8 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
         t = to_unit(domains.t[t_index])
         s = None if domains.s is None else to_unit(domains.s[s_index])
         losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step, s)
+        if rank() > 0:
+            continue
         if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
             values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
             rate = progress.format_dict["rate"]

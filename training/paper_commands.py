@@ -89,5 +89,10 @@ def evaluate(table: str, runs: Path, run: str, protocol: str | None, out: Path, 
         evaluate_faces(opened, load_faces(opened, data), data)
         click.echo(table4.show(opened.folder / "table4.json"))
         click.echo(likeness.show(opened.folder / "likeness.json"))
+    elif records := finished(runs):
+        click.echo(show(table, records, protocol))
     else:
-        click.echo(show(table, finished(runs), protocol))
+        raise FileNotFoundError(f"no finished run in {runs}: run `dtn reproduce {table}` first")
+
+
+COMMANDS = (reproduce, evaluate)

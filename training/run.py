@@ -41,7 +41,9 @@ class Run:
         # A field that the release of an earlier start did not know has its default there.
         if path.exists() and read_config(path) != (name, config):
             raise ValueError(f"{folder} holds a run of another configuration: use another --out")
-        path.write_text(json.dumps(resolved, indent=2) + "\n")
+        part = folder / f"config.json.{os.getpid()}"  # several ranks may start at once
+        part.write_text(json.dumps(resolved, indent=2) + "\n")
+        part.replace(path)
         self.board = summary_writer(folder) if tensorboard else None
 
     def log(self, network: str, step: int, **values: float | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.losses import binary_d_loss, binary_gan_loss
+from training.parallel import average_gradients
 
 
 class SecondGAN:
@@ -32,6 +33,7 @@ class SecondGAN:
             loss = binary_d_loss(self.look(t, gt), self.look(t, t))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.net.parameters())
         self.optimizer.step()
         return loss
 

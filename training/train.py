@@ -23,6 +23,7 @@ from training.networks import (
     placed,
     to_unit,
 )
+from training.parallel import first_alone
 from training.run import Run
 from training.second_gan import SecondGAN
 
@@ -163,10 +164,13 @@ def train(run: Run, data: Path) -> Trained:
     config = of_digits(run.config)
     digits, measured = held_out(load_digits(data, run.device), config.holdout)
     own = roles(digits, measured, config)
-    seed = config.seed
-    f = train_classifier(run, "f", config.f, lambda: f_taught(digits, config), seed)
     judged_by = [Source(own.judged, config.judge.real)]
-    judge = train_classifier(run, "judge", config.judge, lambda: judged_by, JUDGE_SEED)
+    f, judge = first_alone(
+        lambda: (
+            train_classifier(run, "f", config.f, lambda: f_taught(digits, config), config.seed),
+            train_classifier(run, "judge", config.judge, lambda: judged_by, JUDGE_SEED),
+        )
+    )
     dtn = digits_dtn(f, config, run.device)
     g = train_dtn(
         run,

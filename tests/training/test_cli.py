@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,18 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from training import cli
+from tests.training.test_data import write_idx, write_mat
+from tests.training.test_evaluate import record, write
+from training import cli, paper_commands
+from training.config import DigitsConfig
 from training.run import Run
-from training.train import Trained
+from training.train import Trained, train, write_metrics
 
 
 @pytest.mark.parametrize(
-    "command", [cli.data, cli.train, cli.evaluate, cli.figures, cli.export], ids=lambda c: c.name
+    "command",
+    [cli.data, cli.train, cli.figures, cli.export, *paper_commands.COMMANDS],
+    ids=lambda c: c.name,
 )
 def test_help(command: cli.click.Command) -> None:
     result = CliRunner().invoke(command, ["--help"])
@@ -25,7 +31,7 @@ def test_help(command: cli.click.Command) -> None:
     [
         (cli.train, ["digits_smoke", "--data", "nowhere"], "not found in nowhere"),
         (cli.train, ["digits_smoke", "--device", "cuda"], "no CUDA device"),
-        (cli.evaluate, ["--runs", "nowhere"], "no finished run in nowhere"),
+        (paper_commands.evaluate, ["--runs", "nowhere"], "no finished run in nowhere"),
         (cli.figures, ["nowhere"], "no run in nowhere"),
         (cli.export, ["nowhere"], "no run in nowhere"),
     ],
@@ -52,12 +58,34 @@ def test_an_unknown_preset_is_refused() -> None:
     assert "digits_paper" in result.output
 
 
-def test_evaluate_prints_the_run_beside_the_paper(run: Run, trained: Trained) -> None:
-    result = CliRunner().invoke(cli.evaluate, ["--runs", str(run.folder.parent)])
+def test_evaluate_prints_the_runs_beside_the_paper(tmp_path: Path) -> None:
+    write(
+        tmp_path, record("digits_paper", 0, 0.9), record("digits_paper", 1, 0.8, protocol="paper")
+    )
+    arguments = ["table1", "--runs", str(tmp_path), "--protocol", "paper"]
+    result = CliRunner().invoke(paper_commands.evaluate, arguments)
     assert result.exit_code == 0, result.output
-    paper, ours = result.output.splitlines()[1:]
-    assert "90.66%" in paper
-    assert "svhn_test (40), SVHN-10k protocol" in ours
+    assert "80.00 %" in result.output and "90.00 %" not in result.output
+    assert "dtn reproduce table1" in result.output
+
+
+def test_the_papers_own_protocol_is_that_of_the_original_files(
+    tmp_path: Path, config: DigitsConfig
+) -> None:
+    """extra_32x32.mat to learn from, test_32x32.mat to measure, MNIST's own files."""
+    data = tmp_path / "data"
+    data.mkdir()
+    write_mat(data / "extra_32x32.mat", 40)
+    write_mat(data / "test_32x32.mat", 24)
+    write_idx(data, "train", 40)
+    write_idx(data, "t10k", 20)
+    own = Run(tmp_path / "runs" / "paper", "digits_paper", dataclasses.replace(config, steps=2))
+    write_metrics(own, train(own, data))
+    arguments = ["table1", "--runs", str(tmp_path / "runs"), "--protocol", "paper"]
+    result = CliRunner().invoke(paper_commands.evaluate, arguments)
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.output.splitlines() if line.startswith("DTN  "))
+    assert "svhn_test (24), paper protocol" in line and "90.66%" in line
 
 
 @pytest.mark.parametrize("rendered", [[], ["--rendered"]])
