@@ -75,6 +75,8 @@ lock:
 	$(COMPILE) --extra gpu --extra postgres -o requirements/gpu.txt
 	$(COMPILE) requirements/torch.in --override requirements/no-torch.in \
 		--extra cpu --extra test --extra training -o requirements/dev.txt
+	$(COMPILE) requirements/torch.in --override requirements/no-torch.in \
+		--extra cpu --extra training -o requirements/training.txt
 
 clean:
 	rm -rf $(SERVE) $(DEV) $(AUDIT) build *.egg-info

@@ -12,6 +12,8 @@ from typing import get_args
 
 import click
 
+from benchmarks.bulk import BulkBenchError
+from benchmarks.bulk import bench as run_bulk
 from benchmarks.serving.asking import Doses
 from benchmarks.serving.probes import PROBES, probe_all
 from benchmarks.serving.race import race as run_race
@@ -164,6 +166,31 @@ def probes(
         told = probe_all(choose(servers), names, doses, Path(scratch), tell)
     text = probe_report(told, command_line())
     (out / "PROBES.md").write_text(text)
+    click.echo(text)
+
+
+@bench.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=HERE.parent,
+    show_default="benchmarks",
+    help="Folder to write the results to.",
+)
+@click.option("--pictures", type=click.IntRange(1), default=100_000, show_default=True)
+@click.option(
+    "--ray-pictures", type=click.IntRange(1), help="Of these, for Ray's runs; by default all."
+)
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True)
+def bulk(out: Path, pictures: int, ray_pictures: int | None, rounds: int) -> None:
+    """dtn bulk killed half way and started again, and by Ray; prints a table, writes BULK.md."""
+    try:
+        with stoppable(), TemporaryDirectory(prefix="dtn-bench-") as scratch:
+            told = run_bulk(pictures, ray_pictures or pictures, rounds, Path(scratch), tell)
+    except BulkBenchError as error:
+        raise Fault(str(error)) from error
+    text = f"# Bulk work\n\nWritten by `{command_line()}`.\n\n{told}\n"
+    (out / "BULK.md").write_text(text)
     click.echo(text)
 
 

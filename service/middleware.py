@@ -217,14 +217,17 @@ class Linger:
 
 
 class ApiKeys:
-    """Wants one of the keys of every request but those to OPEN_PATHS."""
+    """Wants one of the keys of every request but those to `exempt` paths."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[str], exempt: frozenset[str] = OPEN_PATHS
+    ) -> None:
         self.app = app
+        self.exempt = exempt
         self.keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self.exempt:
             await self.app(scope, receive, send)
             return
         key = self.find(scope)

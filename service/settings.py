@@ -2,12 +2,19 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 PREFIX = "DTN_"
 MIB = 1024 * 1024
@@ -130,6 +137,11 @@ class Settings(BaseSettings):
         description="comma-separated origins, such as https://example.org, whose pages may use "
         "the service, or * for all",
     )
+    settings_dir: Path | None = Field(
+        None,
+        description="directory of files such as dtn_database_url and dtn_api_keys, each holding "
+        "the setting it is named after; a variable goes before its file",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages to log"
     )
@@ -137,6 +149,35 @@ class Settings(BaseSettings):
         "text", description="messages as text for people or as a line of JSON each"
     )
     access_log: bool = Field(False, description="log a line for each request, at level info")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given goes before variables, and these go before files in settings_dir."""
+        directory = (env_settings() | init_settings()).get("settings_dir")
+        files: dict[str, Any] = {}
+        if directory:
+            with suppress(OSError, ValueError):  # what is wrong with it, check_files tells
+                files |= read_files(Path(directory))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, files)
+
+    @field_validator("settings_dir", mode="before")
+    @classmethod
+    def check_files(cls, value: object) -> object:
+        """Refuses a directory with a file that cannot be read or sets nothing."""
+        if not isinstance(value, str | Path) or value == "":
+            return value or None
+        try:
+            read_files(Path(value))
+        except OSError as error:
+            raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+        return value
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -168,12 +209,32 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
+def read_files(directory: Path) -> dict[str, str]:
+    """Settings by their names, from a directory's files `dtn_*`.
+
+    Raises OSError where one cannot be read, ValueError where one is no text or no setting.
+    """
+    texts = {}
+    for path in sorted(directory.iterdir()):
+        name = path.name.lower()
+        if not name.startswith(PREFIX.lower()):
+            continue  # others' secrets, and what Kubernetes keeps beside them
+        name = name.removeprefix(PREFIX.lower())
+        if name not in Settings.model_fields or name == "settings_dir":
+            raise ValueError(f"{path} is named after no setting")
+        try:
+            texts[name] = path.read_text().strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is no text") from None
+    return texts
+
+
 def type_name(annotation: object) -> str:
     """A field's type as an operator reads it: `integer`, `auto|cpu|cuda`, `list`."""
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     words: dict[object, str] = {str: "text", int: "integer", float: "number", Path: "path"}
-    words |= {SecretStr | None: "URL", bool: "true|false"}
+    words |= {SecretStr | None: "URL", Path | None: "path", bool: "true|false"}
     return words.get(annotation, "list")
 
 

@@ -1,7 +1,8 @@
 """What is kept of persons: of each, per model, the best emoji so far (Eq. 8), no photo.
 
 SQLite in a file, or PostgreSQL where several replicas share it. Nothing is opened before the
-first use, so that the service starts, and serves everything else, without its database.
+first use, so that the service starts, and serves everything else, without its database; the
+first use also brings its tables up to date.
 """
 
 import hashlib
@@ -30,7 +31,6 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
-    inspect,
     or_,
     select,
     text,
@@ -38,15 +38,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateTable
 
+from service.circuit import Circuit
+from service.migrate import NewerDatabase, upgrade
 from service.problems import Problem
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WAIT_S = 5  # for a connection, or for another writer of SQLite
+CONNECT_S = 3  # for a connection to PostgreSQL, and until a silent one counts as broken
+WAIT_S = 5  # for what another writer holds, or for a statement
 
 metadata = MetaData()
 emojis = Table(
@@ -99,7 +101,8 @@ class PersonStore:
         self.insert: Any = sqlite.insert
         if self.engine.dialect.name == "postgresql":
             self.insert = postgresql.insert
-        self.created = False
+        self.circuit = Circuit()
+        self.up_to_date = False
         self.lock = Lock()
 
     def offer(
@@ -165,36 +168,50 @@ class PersonStore:
         return forgotten
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """The result of work in a transaction, in a database that has our table."""
+        """The result of work in a transaction, in a database that has our tables."""
         try:
-            self.create()
-            with self.engine.begin() as connection:
-                return work(connection)
-        except (SQLAlchemyError, OSError) as error:
-            self.created = False  # perhaps it is another database when it comes back
-            log.error("the database of persons: %s", str(error).partition("\n")[0])
+            with self.connect() as connection:
+                self.bring_up_to_date(connection)
+                with connection.begin():
+                    return work(connection)
+        except NewerDatabase as error:
+            log.error("the database of persons: %s; update the service", error)
             raise Problem(
-                "store_unavailable", "the database of persons cannot be reached"
+                "store_unavailable", "the database of persons is one of a later release"
             ) from error
+        except (SQLAlchemyError, OSError) as error:
+            self.up_to_date = False  # perhaps it is another database when it comes back
+            log.error("the database of persons: %s", str(error).partition("\n")[0])
+            raise unreachable() from error
 
-    def create(self) -> None:
-        """Make the table where there is none, once."""
-        with self.lock:
-            if self.created:
-                return
+    def connect(self) -> Connection:
+        """A connection that works. Raises Problem at once where the database was found to be
+        out of reach just now, and what SQLAlchemy raises."""
+        if not self.circuit.may_try():
+            raise unreachable()
+        try:
             if self.engine.dialect.name == "sqlite":
                 Path(str(self.engine.url.database)).parent.mkdir(0o700, parents=True, exist_ok=True)
-            try:
-                with self.engine.begin() as connection:
-                    connection.execute(CreateTable(emojis, if_not_exists=True))
-            except SQLAlchemyError:
-                # Two replicas that create it at once make PostgreSQL refuse one of them.
-                if not inspect(self.engine).has_table(emojis.name):
-                    raise
-            self.created = True
+            connection = self.engine.connect()
+        except BaseException:
+            self.circuit.failed()
+            raise
+        self.circuit.succeeded()
+        return connection
+
+    def bring_up_to_date(self, connection: Connection) -> None:
+        """Bring the tables to this release's revision, once."""
+        with self.lock:
+            if not self.up_to_date:
+                upgrade(connection, WAIT_S)
+                self.up_to_date = True
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def unreachable() -> Problem:
+    return Problem("store_unavailable", "the database of persons cannot be reached")
 
 
 def of(person: str, model: str) -> Any:
@@ -232,13 +249,7 @@ def open_engine(address: str) -> Engine:
         if url.get_backend_name() == "sqlite":
             return open_sqlite(url)
         if url.get_backend_name() == "postgresql":
-            return create_engine(
-                url,
-                pool_pre_ping=True,  # a database that was restarted has closed the old ones
-                pool_timeout=WAIT_S,
-                connect_args={"connect_timeout": WAIT_S},
-                hide_parameters=True,
-            )
+            return open_postgresql(url)
     except ModuleNotFoundError as error:
         raise StoreError(
             f'DTN_DATABASE_URL: {error.name} is not installed; pip install "dtn[postgres]"'
@@ -246,6 +257,31 @@ def open_engine(address: str) -> Engine:
     except SQLAlchemyError as error:
         raise StoreError("DTN_DATABASE_URL is no URL of a database") from error
     raise StoreError("DTN_DATABASE_URL: sqlite:///FILE or postgresql://... is wanted")
+
+
+def open_postgresql(url: URL) -> Engine:
+    """An engine whose every step has a limit, a server that has fallen silent included."""
+    limits = {
+        "connect_timeout": CONNECT_S,
+        "tcp_user_timeout": CONNECT_S * 1000,
+        "keepalives_idle": CONNECT_S,
+        "keepalives_interval": 1,
+        "keepalives_count": CONNECT_S,
+    }
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,  # a database that was restarted has closed the old ones
+        pool_timeout=WAIT_S,
+        connect_args={name: limit for name, limit in limits.items() if name not in url.query},
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: Any) -> None:
+        connection.execute(f"SET statement_timeout = {WAIT_S * 1000}")
+        connection.commit()
+
+    return engine
 
 
 def open_sqlite(url: URL) -> Engine:
@@ -259,7 +295,7 @@ def open_sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")  # what was answered outlives a power cut
         connection.execute("PRAGMA secure_delete = ON")
 
     return engine

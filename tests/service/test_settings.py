@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -104,3 +106,56 @@ def test_mistyped_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTN_API_KEY", "hush")
     monkeypatch.setenv("DTN_PORT", "9000")
     assert unknown_variables() == ["DTN_API_KEY"]
+
+
+def test_files_set_what_they_are_named_after(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dtn_database_url").write_text("postgresql://user:hush@host/db\n")
+    (tmp_path / "DTN_API_KEYS").write_text("one,two\n")
+    (tmp_path / "..data").mkdir()  # as Kubernetes mounts them
+    (tmp_path / "postgres_password").write_text("another's")
+    monkeypatch.setenv("DTN_SETTINGS_DIR", str(tmp_path))
+    settings = Settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://user:hush@host/db"
+    assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
+    assert "hush" not in repr(settings)
+    assert unknown_variables() == []
+
+
+def test_a_variable_goes_before_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dtn_port").write_text("9000")
+    assert Settings(settings_dir=tmp_path).port == 9000
+    monkeypatch.setenv("DTN_PORT", "9001")
+    assert Settings(settings_dir=tmp_path).port == 9001
+    assert Settings(settings_dir=tmp_path, port=9002).port == 9002
+
+
+def test_no_directory_of_secrets_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTN_SETTINGS_DIR", "")
+    assert Settings().settings_dir is None
+
+
+def test_secrets_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"settings_dir[^$]*cannot read .*missing"):
+        Settings(settings_dir=tmp_path / "missing")
+    (tmp_path / "dtn_api_keys").mkdir()
+    with pytest.raises(ValidationError, match=r"settings_dir[^$]*cannot read .*dtn_api_keys"):
+        Settings(settings_dir=tmp_path)
+    (tmp_path / "dtn_api_keys").rmdir()
+    (tmp_path / "dtn_api_key").write_text("hush")
+    with pytest.raises(ValidationError, match="dtn_api_key is named after no setting") as refused:
+        Settings(settings_dir=tmp_path)
+    assert "hush" not in str(refused.value)
+    (tmp_path / "dtn_api_key").rename(tmp_path / "dtn_api_keys")
+    (tmp_path / "dtn_api_keys").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValidationError, match="dtn_api_keys is no text"):
+        Settings(settings_dir=tmp_path)
+
+
+def test_what_a_secret_s_file_holds_is_checked_as_a_variable_is(tmp_path: Path) -> None:
+    (tmp_path / "dtn_api_keys").write_text("one,,hush")
+    with pytest.raises(ValidationError, match="holds an empty key") as refused:
+        Settings(settings_dir=tmp_path)
+    assert "hush" not in str(refused.value)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from service.problems import Problem
 from service.store import PersonStore, StoreError, data_file
@@ -17,34 +16,14 @@ PNG = b"\x89PNG one"
 OTHER = b"\x89PNG two"
 Open = Callable[[], PersonStore]
 
-# Where a PostgreSQL may be used, and our table in it emptied: the tests of the store run on it,
-# too.
-POSTGRES = os.environ.get("TEST_POSTGRES_URL", "")
-POSTGRES_TESTS = pytest.param(
-    POSTGRES, id="postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no TEST_POSTGRES_URL")
-)
-
-
-@pytest.fixture(params=[pytest.param("", id="sqlite"), POSTGRES_TESTS])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without persons."""
-    if not request.param:
-        return f"sqlite:///{tmp_path}/new/dtn.db"
-    store = PersonStore(request.param)
-    store.all("nobody")
-    with store.engine.begin() as connection:
-        connection.execute(text("DELETE FROM person_emojis"))
-    store.close()
-    return str(request.param)
-
 
 @pytest.fixture
-def opened(url: str) -> Iterator[Open]:
+def opened(database_url: str) -> Iterator[Open]:
     """Opens further stores of the database, as replicas and restarts do."""
     stores: list[PersonStore] = []
 
     def open_another() -> PersonStore:
-        stores.append(PersonStore(url))
+        stores.append(PersonStore(database_url))
         return stores[-1]
 
     yield open_another
@@ -147,9 +126,9 @@ def least() -> float:
     return min((s * 31 + i * 17) % 101 / 7 + 1 + s / 1000 for s in range(6) for i in range(OFFERS))
 
 
-def test_threads_never_lose_the_minimum(url: str, store: PersonStore) -> None:
+def test_threads_never_lose_the_minimum(database_url: str, store: PersonStore) -> None:
     with ThreadPoolExecutor(6) as pool:
-        taken = list(pool.map(offer_many, [url] * 6, range(6)))
+        taken = list(pool.map(offer_many, [database_url] * 6, range(6)))
     kept = store.best("ann", "emoji")
     assert kept is not None
     assert kept.f_distance == least()
@@ -157,11 +136,11 @@ def test_threads_never_lose_the_minimum(url: str, store: PersonStore) -> None:
     assert 1 <= sum(taken) <= 6 * OFFERS
 
 
-def test_processes_never_lose_the_minimum(url: str, store: PersonStore) -> None:
-    """They also create file and table at the same time."""
+def test_processes_never_lose_the_minimum(database_url: str, store: PersonStore) -> None:
+    """They also make file and tables at the same time."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(3) as pool:
-        pool.starmap(offer_many, [(url, start) for start in range(6)])
+        pool.starmap(offer_many, [(database_url, start) for start in range(6)])
     kept = store.best("ann", "emoji")
     assert kept is not None
     assert kept.f_distance == least()
@@ -211,7 +190,8 @@ def test_a_database_that_comes_back_empty_gets_its_table_again(tmp_path: Path) -
     store = PersonStore(f"sqlite:///{path}")
     store.offer("ann", "emoji", "1", PNG, 0.5, 0)
     connection = sqlite3.connect(path)
-    connection.execute("DROP TABLE person_emojis")
+    for table in ("person_emojis", "dtn_revision"):
+        connection.execute(f"DROP TABLE {table}")
     connection.close()
     with pytest.raises(Problem):
         store.all("ann")

@@ -1,0 +1,1 @@
+"""`dtn bulk`: millions of pictures through a model, each exactly once."""
