@@ -1,5 +1,6 @@
 """dtn bench: race our service against others, watch servers when things go wrong."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,11 @@ import click
 
 from benchmarks.bulk import BulkBenchError
 from benchmarks.bulk import bench as run_bulk
+from benchmarks.replicas import ClusterError
+from benchmarks.scaling import PARTS
+from benchmarks.scaling import bench as run_scaling
+from benchmarks.scaling_report import report as scaling_report
+from benchmarks.scaling_report import with_figures
 from benchmarks.serving.asking import Doses
 from benchmarks.serving.probes import PROBES, probe_all
 from benchmarks.serving.race import race as run_race
@@ -191,6 +197,50 @@ def bulk(out: Path, pictures: int, ray_pictures: int | None, rounds: int) -> Non
         raise Fault(str(error)) from error
     text = f"# Bulk work\n\nWritten by `{command_line()}`.\n\n{told}\n"
     (out / "BULK.md").write_text(text)
+    click.echo(text)
+
+
+@bench.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=HERE.parent,
+    show_default="benchmarks",
+    help="Folder to write the results to.",
+)
+@click.option(
+    "--only",
+    "parts",
+    type=Names(PARTS),
+    default="all",
+    show_default=True,
+    help=f"Comma-separated: {', '.join(PARTS)}.",
+)
+@click.option("--seconds", type=click.FloatRange(1), default=4.0, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--sizing",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="A docs/sizing.md, whose figures to replace.",
+)
+def scaling(
+    out: Path, parts: Sequence[str], seconds: float, rounds: int, sizing: Path | None
+) -> None:
+    """Replicas behind HAProxy with the shipped configuration: what more of them bring, what the
+    balancer costs, what a core serves. Writes SCALING.json and, from that, SCALING.md."""
+    try:
+        with stoppable(), TemporaryDirectory(prefix="dtn-bench-") as scratch:
+            result = run_scaling(parts, seconds, rounds, Path(scratch), command_line(), tell)
+    except (ClusterError, WrkError) as error:
+        raise Fault(str(error)) from error
+    (out / "SCALING.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = scaling_report(result)
+    (out / "SCALING.md").write_text(text)
+    if sizing is not None:
+        try:
+            sizing.write_text(with_figures(sizing.read_text(), result))
+        except ValueError as error:
+            raise Fault(f"{sizing}: {error}") from error
     click.echo(text)
 
 

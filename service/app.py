@@ -14,7 +14,7 @@ from service import __version__
 from service.admin_routes import router as admin_router
 from service.batch_routes import router as batch_router
 from service.emoji_routes import router as emoji_router
-from service.headers import ConstantHeaders, with_policy
+from service.headers import ConstantHeaders
 from service.hot import HotPath
 from service.inference_protocol import router as inference_router
 from service.inference_schemas import InferenceRequest
@@ -23,7 +23,6 @@ from service.metrics import REFRESH_S, Metrics, Templates
 from service.middleware import OPEN_PATHS, ApiKeys, Cors, Envelope, Linger
 from service.models import Models, load_models
 from service.page_routes import PATHS as PAGE_PATHS
-from service.page_routes import POLICY as PAGE_POLICY
 from service.page_routes import router as page_router
 from service.persons import router as persons_router
 from service.problems import (
@@ -91,13 +90,11 @@ def create_app(
         app.add_middleware(ApiKeys, keys=keys, exempt=FREE_PATHS)
     if settings.cors_origins:  # outside the two above: a browser's preflight carries no key
         app.add_middleware(Cors, origins=settings.cors_origins)
-    constant = ConstantHeaders(shared=bool(settings.cors_origins))
-    constant.pages["/"] = with_policy(PAGE_POLICY, shared=bool(settings.cors_origins))
     app.add_middleware(
         Envelope,
         metrics=service.metrics,
         templates=Templates(route for part in (app, *ROUTERS) for route in part.routes),
-        constant=constant,
+        constant=ConstantHeaders(shared=bool(settings.cors_origins)),
         access_log=settings.access_log,
         tracer=tracer,
     )

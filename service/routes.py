@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.exchange import (
@@ -119,8 +119,3 @@ async def get_ready(request: Request) -> Health:
     service: Service = request.app.state.service
     service.require_ready()
     return Health(status="ready")
-
-
-@router.get("/", include_in_schema=False)
-async def get_page() -> Response:
-    return RedirectResponse("/docs", 307)

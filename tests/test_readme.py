@@ -1,7 +1,6 @@
-"""The README's commands and snippets, run as they stand in a fresh copy of the tree."""
+"""The README: its snippets, run as they stand in a fresh copy of the tree, and its figures."""
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -16,21 +15,30 @@ import pytest
 from PIL import Image
 
 from service.settings import Settings, describe
+from tests.snippets import (
+    ROOT,
+    RUN,
+    blocks_of,
+    clean_environment,
+    run,
+    text_of,
+    write_pictures,
+    write_programs,
+)
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = text_of("README.md")
 INSTALL_S = 600
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language, as text."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without this test run's virtual environment and settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DTN_", "VIRTUAL_ENV"))}
-    return kept | {"PYTHONWARNINGS": ""}
+SERVERS = {  # in RESULTS.md, and as the README calls them
+    "ours": "this service",
+    "mosec": "mosec, tuned, with OpenCV",
+    "torchserve": "TorchServe",
+    "pytriton": "Triton by pytriton",
+    "mlserver": "MLServer",
+    "litserve": "LitServe",
+    "fastapi": "FastAPI as tutorials have it",
+    "ray": "Ray Serve",
+    "bentoml": "BentoML",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    write_pictures(folder)
+    write_programs(folder / ".programs")
     return folder
 
 
@@ -75,50 +85,59 @@ def server(copy: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def shell(command: str, folder: Path) -> str:
-    """The standard output of a command that succeeds."""
-    result = subprocess.run(
-        ["bash", "-euc", command],
-        cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def image(path: Path) -> tuple[str | None, tuple[int, int]]:
+    with Image.open(path) as picture:
+        return picture.format, picture.size
 
 
 @pytest.mark.slow
-def test_commands_do_what_the_readme_says(server: str, copy: Path) -> None:
-    commands, as_file, as_webp, as_json, without_server = blocks("bash")
-    assert commands.startswith("make serve ") and "\nmake test " in commands
-    shell(as_file.replace("http://127.0.0.1:8000", server), copy)
+def test_snippets_do_what_the_readme_says(server: str, copy: Path) -> None:
+    """As they stand, in a clone, with the environment that make serve has made."""
+    asking, python, without_server = blocks_of("README.md", *RUN)
+    programs = copy / ".programs"
+    run(asking, server, copy, programs)
+    assert image(copy / "emoji.png") == ("PNG", (256, 256))
+    assert image(copy / "best.png") == ("PNG", (256, 256))
     with Image.open(copy / "digit.png") as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (32, 32))
         pixels = picture.tobytes()
-    shell(as_webp.replace("http://127.0.0.1:8000", server), copy)
-    with Image.open(copy / "digit.webp") as webp:
-        assert webp.format == "WEBP"
-    answer = json.loads(shell(as_json.replace("http://127.0.0.1:8000", server), copy))
-    assert (answer["model"], answer["width"], answer["height"]) == ("digits@1", 32, 32)
-    assert answer["f_distance"] > 0
-    written = shell(without_server, copy).split("\t")[0]
+    printed = run(python, server, copy, programs)
+    assert printed.startswith("emoji@")
+    assert image(copy / "emoji.png") == ("PNG", (512, 512))
+    written = run(without_server, server, copy, programs).split("\t")[0]
     with Image.open(copy / written) as picture:
         assert picture.tobytes() == pixels
 
 
 @pytest.mark.slow
-def test_the_python_snippet(server: str, copy: Path) -> None:
-    (snippet,) = blocks("python")
-    result = subprocess.run(
-        [sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", server)],
-        cwd=copy, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("digits@1 ")
+def test_the_page_is_where_the_readme_says(server: str) -> None:
+    page = httpx.get(server)
+    assert page.status_code == httpx.codes.OK
+    assert page.headers["Content-Type"].startswith("text/html")
+
+
+def test_two_commands() -> None:
+    commands = [line.split("#")[0].split() for line in blocks_of("README.md")[0].text.splitlines()]
+    assert commands == [["make", "serve"], ["make", "test"]]
+
+
+def test_the_first_screen() -> None:
+    """The picture, the commands and the address are within what a screen shows."""
+    first = "\n".join(README.splitlines()[:20])
+    for wanted in ("(docs/emoji.png)", "make serve", "http://127.0.0.1:8000"):
+        assert wanted in first
 
 
 def test_every_setting_is_listed() -> None:
+    """Their meanings are in docs/operations.md: test_docs."""
     for name, field in Settings.model_fields.items():
         variable = describe(name, field)[0].split()[0]
-        assert f"| `{variable}` | {field.description} |" in README
+        assert f"`{variable}`" in README
+
+
+def test_no_setting_is_made_up() -> None:
+    known = {describe(name, field)[0].split()[0] for name, field in Settings.model_fields.items()}
+    assert set(re.findall(r"DTN_\w+", README)) <= known
 
 
 def test_figures_are_the_manifest_s() -> None:
@@ -144,16 +163,22 @@ def test_figures_of_faces_are_the_manifest_s() -> None:
         )
 
 
-def test_training_commands_exist() -> None:
-    commands = re.findall(r"^\.venv/bin/dtn (\w+) (.*?)(?:  +#.*)?$", README, re.MULTILINE)
-    assert {name for name, _ in commands} == {
-        "data", "train", "evaluate", "figures", "upscaler", "export"
-    }  # fmt: skip
-    for name, arguments in commands:
-        result = subprocess.run(
-            [sys.executable, "-m", "service", name, "--help"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        for option in re.findall(r"--\w+", arguments):
-            assert option in result.stdout
+def test_figures_of_the_race_are_those_measured() -> None:
+    """The README's table of servers against benchmarks/serving/RESULTS.md, at 64 connections."""
+    results = (ROOT / "benchmarks/serving/RESULTS.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in results.splitlines()]
+    measured = {
+        (row[0], row[2]): (f"{int(row[3]):,}", f"{float(row[7]):,}")
+        for row in rows
+        if len(row) == 12 and row[1] == "64"
+    }
+    servers = {name for _, name in measured}
+    assert servers == SERVERS.keys()
+    for name, shown in SERVERS.items():
+        pictures, slowest = measured["standin", name]
+        digits, _ = measured["digits", name]
+        assert f"| {shown} | {pictures} | {slowest} | {digits} |" in README
+
+
+def test_results_have_a_place() -> None:
+    assert README.count("<!-- results -->") == 1

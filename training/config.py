@@ -103,6 +103,24 @@ class FacesConfig(DTNConfig):
     remove: int = 0  # directions of f that only tell drawings from photographs
 
 
+@dataclass(frozen=True, kw_only=True)
+class CustomConfig(DTNConfig):
+    """A run between two folders of pictures; most of it is found in them, by `custom.settled`."""
+
+    source: str  # folder of s
+    target: str  # folder of t
+    pictures: str  # digest of what they hold
+    f: str  # "labelled", "faces", an ONNX file, or the folder of a run of digits
+    side: int = 32  # pixels of G(x), and of s and t as they are learned from
+    channels: int = 3  # of t: 1 where it is grey
+    fit: Literal["crop", "pad"] = "crop"  # how pictures become square
+    f_steps: int = 0  # of an f that is taught on labels
+    # Of an ONNX f: the value to take, how its pictures are, and their side. None: see onnx_f.py.
+    layer: str | None = None
+    f_range: str | None = None
+    f_side: int | None = None
+
+
 F_DIGITS = ClassifierConfig(steps=4500, real=64, meter=16, rendered=48, augment=Augment())
 JUDGE = ClassifierConfig(
     steps=2500,
@@ -201,8 +219,10 @@ def of_digits(config: DTNConfig) -> DigitsConfig:
     return config
 
 
-def from_dict(values: dict[str, Any]) -> DigitsConfig | FacesConfig:
+def from_dict(values: dict[str, Any]) -> DigitsConfig | FacesConfig | CustomConfig:
     """The configuration that `dataclasses.asdict` gave; raises TypeError on unknown fields."""
+    if "target" in values:
+        return CustomConfig(**values)
     if "judge" not in values:
         return FacesConfig(**values)
     parts = {}

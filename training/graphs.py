@@ -69,6 +69,10 @@ class TransferGraph(nn.Module):
         """f(x)."""
         return cast(Tensor, cast(Any, self.f).features(x))
 
+    def features_of_drawn(self, y: Tensor) -> Tensor:
+        """f(G(x)), where f reads T in another way than S."""
+        return cast(Tensor, getattr(self.f, "features_of_drawn", self.features)(y))
+
     def draw(self, features: Tensor) -> Tensor:
         """g of features [N, K] as a picture uint8 [N, h, w, C]."""
         y = ((self.g(features) + 1) * 127.5).round().clamp(0, 255)
@@ -86,7 +90,7 @@ class DistanceGraph(TransferGraph):
         """y uint8 [N, h, w, C] and the distance float32 [N] of uint8 [N, H, W, 3]."""
         fx = self.features(self.read(x))
         y = self.draw(fx)
-        again = self.features(y.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        again = self.features_of_drawn(y.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return y, (fx - again).square().sum(1).sqrt()
 
 

@@ -20,15 +20,20 @@ class DigitNet(nn.Module):
 
     `features` is the paper's f: 128 numbers, after the last 4x4 max pool and before its
     ReLU. The kernels (5x5 first, then 3x3), the batch normalisation, which an exported
-    graph folds into the convolutions, and the standardised input are our choices.
+    graph folds into the convolutions, and the standardised input are our choices. A larger `side`
+    is halved by further convolutions in front.
     """
 
-    def __init__(self, standardise: bool = True, dropout: float = 0.0) -> None:
+    def __init__(
+        self, standardise: bool = True, dropout: float = 0.0, classes: int = 10, side: int = SIDE
+    ) -> None:
         super().__init__()
         self.standardise = standardise
         layers: list[nn.Module] = []
         previous = 3
-        for width, kernel, pool in zip(F_WIDTHS, (5, 3, 3, 3), (2, 2, 2, 4), strict=True):
+        halved = [(F_WIDTHS[0] // 2, 3, 2)] * (side // SIDE).bit_length()
+        stages = [*halved[1:], *zip(F_WIDTHS, (5, 3, 3, 3), (2, 2, 2, 4), strict=True)]
+        for width, kernel, pool in stages:
             layers += [
                 nn.Conv2d(previous, width, kernel, padding=kernel // 2, bias=False),
                 nn.BatchNorm2d(width),
@@ -37,10 +42,10 @@ class DigitNet(nn.Module):
             ]
             previous = width
         self.body = nn.Sequential(*layers[:-1])  # the last ReLU belongs to the head
-        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(previous, 10))
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(previous, classes))
 
     def features(self, x: Tensor) -> Tensor:
-        """f(x): [B, 1 or 3, 32, 32] in [-1, 1] to [B, 128]."""
+        """f(x): [B, 1 or 3, side, side] in [-1, 1] to [B, 128]."""
         x = x.expand(-1, 3, -1, -1)
         if self.standardise:  # each picture to mean 0, deviation 1: light and contrast go
             mean = x.mean((1, 2, 3), keepdim=True)
@@ -49,7 +54,7 @@ class DigitNet(nn.Module):
         return cast(Tensor, self.body(x).flatten(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the ten digits: [B, 10]."""
+        """Logits of the ten digits, or of other classes: [B, classes]."""
         return cast(Tensor, self.head(self.features(x)))
 
 

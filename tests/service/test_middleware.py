@@ -41,7 +41,7 @@ def constant(response: httpx.Response) -> dict[str, str]:
     ("method", "path", "status"),
     [
         ("GET", "/models", 200),
-        ("GET", "/", 307),
+        ("GET", "/health/live", 200),
         ("GET", "/openapi.json", 200),
         ("GET", "/metrics", 200),
         ("GET", "/nowhere", 404),

@@ -303,9 +303,7 @@ def test_the_process_is_live_and_ready(client: httpx.Client) -> None:
     assert client.get("/health/ready").json() == {"status": "ready"}
 
 
-def test_the_root_leads_to_the_documentation(client: httpx.Client) -> None:
-    response = client.get("/")
-    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+def test_the_documentation_is_served(client: httpx.Client) -> None:
     assert "swagger" in client.get("/docs").text
 
 
