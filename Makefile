@@ -1,6 +1,7 @@
 # make serve   install the service and serve the shipped models
 # make test    install everything and run every test
 # make check   format, lint, types, fitting versions; make format mends what can be mended
+# make programs  install Debian's programs that tests drive: a browser, a balancer, a database
 # make audit   ask PyPI whether a locked version has a known vulnerability
 # make bench   race the service against the installed peers; benchmarks/serving/README.md
 # make lock    compute requirements/*.txt anew from pyproject.toml
@@ -15,13 +16,20 @@ DEV := .venv
 AUDIT := .venv-audit
 TORCH := torch==2.13.0
 
-.PHONY: serve test check format bench audit lock clean
+.PHONY: serve test programs check format bench audit lock clean
 
 serve: $(SERVE)/$(FLAVOUR).stamp
 	$(SERVE)/bin/dtn serve --host $(HOST) --port $(PORT)
 
 test: $(DEV)/stamp
 	$(DEV)/bin/python -m pytest
+
+# Without them the tests of the page, of replicas and of PostgreSQL are skipped, and say so.
+PROGRAMS := chromium haproxy postgresql prometheus iproute2
+programs:
+	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update --quiet=2 && \
+		DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
+		--no-install-recommends $(PROGRAMS) >/dev/null; }
 
 check: $(DEV)/stamp
 	$(DEV)/bin/ruff format --check .

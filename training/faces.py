@@ -146,7 +146,7 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
             light_s = lightness(f.numbers(raw_s, photograph=True))
             light_t = lightness(f.numbers(raw_t, photograph=False))
             t_weights = matching_weights(light_t, light_s, s_weights)
-        return Domains(fs, ft, t.to(run.device), s_weights, t_weights)
+        return Domains(fs, ft, t.to(run.device), s_weights=s_weights, t_weights=t_weights)
 
     dtn = faces_dtn(f, config, run.device)
     preview = read_faces(data / "faces", "london").images[:32].to(run.device)

@@ -87,12 +87,49 @@ def table4_part(found: dict[str, Any]) -> str:
     return f"{title}\n\n{note}\n\n" + "\n".join(rows) + "\n"
 
 
+START, END = "<!-- results -->\n", "<!-- end of results -->"
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The README's table: a line for each figure that there is, of Tables 1 to 4."""
+    rows = ["| | the paper | here | seeds |", "|---|---|---|---|"]
+    for name in ("table1", "table2", "table3"):
+        for line in TABLES[name]:
+            for figure in measured(line, results["runs"], None) if line.preset else []:
+                paper = "" if line.paper is None else f"{100 * line.paper:.2f} %"
+                label = f"{name.replace('table', 'Table ')}: {line.label}"
+                rows.append(f"| {label} | {paper} | {figure} | {len(figure.seeds)} |")
+    if results["table4"] is not None:
+        paper = next(row for row in map(asdict, table4.PAPER) if "DTN" in row["probe"])
+        for row in results["table4"]["rows"]:
+            if "DTN" in row["probe"]:
+                rows.append(
+                    f"| Table 4: median rank of the emoji's person, {row['judge']} "
+                    f"| {paper['median']:,.0f} of {paper['gallery']:,} "
+                    f"| {row['median']:,.0f} of {row['gallery']:,} | 1 |"
+                )
+    return "\n".join(rows) + "\n"
+
+
+def with_summary(text: str, results: dict[str, Any]) -> str:
+    """A README with the summary between its two marks; as it is where it has none."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    return before + start + summary(results) + end + after if end else text
+
+
 def write_report(runs: Path, faces: Path, out: Path) -> list[Path]:
-    """REPRODUCTION.md and the figures beside it. Raises FileNotFoundError without any."""
+    """REPRODUCTION.md, the figures beside it, and the table in a README beside both.
+
+    Raises FileNotFoundError without any figure.
+    """
     results = collect(runs, faces)
     if not results["runs"] and results["table4"] is None:
         raise FileNotFoundError(f"no finished run in {runs}: run `dtn reproduce table1` first")
     figures = out.with_suffix(".json")
     figures.write_text(json.dumps(results, indent=1) + "\n")
     out.write_text(render(results))
+    readme = out.with_name("README.md")
+    if readme.exists():
+        readme.write_text(with_summary(readme.read_text(), results))
     return [out, figures]

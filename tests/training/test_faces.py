@@ -16,6 +16,7 @@ from tests.training import tfjs_model
 from tests.training.small import write_artwork, write_faces, write_resnet29
 from tests.training.tfjs_model import integers, node
 from training import cli
+from training.paper_commands import evaluate
 from training.config import FacesConfig, preset
 from training.face_data import Faces
 from training.face_evaluate import auc, best_of_several, detection, emoji, spread
@@ -193,7 +194,7 @@ def test_a_run_is_measured_by_one_command(
     monkeypatch.setattr(f"{here}.faceres_man", lambda _: lambda x: x.mean((1, 2, 3))[:, None] + 0.5)
     monkeypatch.setattr(f"{here}.likeness.read_traits", traits)
     arguments = ["table4", "--runs", str(run.folder.parent), "--run", run.folder.name]
-    result = CliRunner().invoke(cli.evaluate, [*arguments, "--data", str(data)])
+    result = CliRunner().invoke(evaluate, [*arguments, "--data", str(data)])
     assert result.exit_code == 0, result.output
     assert "emoji (DTN)" in result.output
     measured = json.loads((run.folder / "metrics.json").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.test_evaluate import record, write
-from training.reproduction import render, write_report
+from training.reproduction import END, START, render, summary, with_summary, write_report
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,6 +14,19 @@ ROOT = Path(__file__).parents[2]
 def test_the_report_is_the_figures_beside_it() -> None:
     results = json.loads((ROOT / "REPRODUCTION.json").read_text())
     assert (ROOT / "REPRODUCTION.md").read_text() == render(results)
+
+
+def test_the_readme_has_the_same_figures() -> None:
+    results = json.loads((ROOT / "REPRODUCTION.json").read_text())
+    assert START + summary(results) + END in (ROOT / "README.md").read_text()
+
+
+def test_a_readme_is_changed_between_its_marks_alone() -> None:
+    results = {"runs": [record("digits", 0, 0.9)], "table4": None}
+    text = with_summary(f"# a\n{START}old\n{END}\nb\n", results)
+    assert text.startswith(f"# a\n{START}| | the paper |") and text.endswith(f"{END}\nb\n")
+    assert "| Table 1: DTN+: all of these |  | 90.00 % | 1 |" in text and "old" not in text
+    assert with_summary("# no marks\n", results) == "# no marks\n"
 
 
 def test_every_figure_comes_with_what_it_is_worth(tmp_path: Path) -> None:
