@@ -95,13 +95,34 @@ def address_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
 def test_snippets_run(document: str, address_for: Callable[[Block], str], tmp_path: Path) -> None:
     """In the order of the document, in one folder, as a reader would."""
     write_pictures(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models")
     write_programs(tmp_path / ".programs")
     for block in blocks_of(document, *RUN):
-        own = {"DTN_DATABASE_URL": f"sqlite:///{tmp_path}/own.db"}
+        # Port 0: that of the documents may be taken here, which dtn doctor would find amiss.
+        own = {"DTN_DATABASE_URL": f"sqlite:///{tmp_path}/own.db", "DTN_PORT": "0"}
         if block.wants_key:
             own["DTN_API_KEY"] = KEY
         address = address_for(block)
         run(with_dtn_of_here(block), address, tmp_path, tmp_path / ".programs", **own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("bash", "curl http://127.0.0.1:8000/nothing\ntrue\n"),
+        ("bash", "dtn transfer nothing.png | cat\n"),
+        ("python", "from service.client import Nobody\n"),
+        ("python", "import warnings; warnings.warn('old', DeprecationWarning)\n"),
+    ],
+)
+def test_snippets_that_fail(
+    language: str, text: str, address_for: Callable[[Block], str], tmp_path: Path
+) -> None:
+    write_programs(tmp_path / ".programs")
+    block = Block("none", 1, language, text)
+    with pytest.raises(AssertionError):
+        run(block, address_for(block), tmp_path, tmp_path / ".programs")
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=str)
@@ -157,6 +178,13 @@ def test_links_lead_somewhere(document: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert anchor in map(slug, headings), f"{document}: {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_are_there(document: str) -> None:
+    """From the root, or from service/ as docs/architecture.md has them."""
+    for name in re.findall(r"`([\w/.-]+(?:\.(?:py|cfg|sh|toml|yml)|/))`", text_of(document)):
+        assert (ROOT / name).exists() or (ROOT / "service" / name).exists(), name
 
 
 def slug(heading: str) -> str:

@@ -149,6 +149,14 @@ def test_figures_are_the_manifest_s() -> None:
         )
 
 
+def test_figures_over_seeds_are_those_reproduced() -> None:
+    reproduced = (ROOT / "REPRODUCTION.md").read_text()
+    found = re.findall(r"\d+\.\d+ % ± \d+\.\d+", README)
+    assert found
+    for figure in found:
+        assert f"| {figure} |" in reproduced
+
+
 def test_figures_of_faces_are_the_manifest_s() -> None:
     metrics = json.loads((ROOT / "models/emoji/manifest.json").read_text())["metrics"]
     for judge in ("MobileFaceNet", "faceres"):

@@ -100,12 +100,12 @@ def summary(results: dict[str, Any]) -> str:
                 label = f"{name.replace('table', 'Table ')}: {line.label}"
                 rows.append(f"| {label} | {paper} | {figure} | {len(figure.seeds)} |")
     if results["table4"] is not None:
-        paper = next(row for row in map(asdict, table4.PAPER) if "DTN" in row["probe"])
+        published = next(row for row in map(asdict, table4.PAPER) if "DTN" in row["probe"])
         for row in results["table4"]["rows"]:
             if "DTN" in row["probe"]:
                 rows.append(
                     f"| Table 4: median rank of the emoji's person, {row['judge']} "
-                    f"| {paper['median']:,.0f} of {paper['gallery']:,} "
+                    f"| {published['median']:,.0f} of {published['gallery']:,} "
                     f"| {row['median']:,.0f} of {row['gallery']:,} | 1 |"
                 )
     return "\n".join(rows) + "\n"

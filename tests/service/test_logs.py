@@ -80,12 +80,13 @@ def test_a_crash_is_logged_with_its_request_s_id_and_route(
 
 
 def test_requests_are_logged_only_where_that_is_wanted(
-    models: Models, caplog: pytest.LogCaptureFixture
+    models: Models, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.DEBUG)
     call(create_app(Settings(), models), "GET", "/health/live")
     assert not [r for r in caplog.records if r.name == "service.access"]
-    app = create_app(Settings(access_log=True), models)
+    store = f"sqlite:///{tmp_path}/dtn.db"
+    app = create_app(Settings(access_log=True, database_url=store), models)
     call(app, "GET", "/persons/ann", headers={"x-request-id": "abc"})
     (record,) = (r for r in caplog.records if r.name == "service.access")
     assert record.levelno == logging.INFO

@@ -16,13 +16,13 @@ from tests.training import tfjs_model
 from tests.training.small import write_artwork, write_faces, write_resnet29
 from tests.training.tfjs_model import integers, node
 from training import cli
-from training.paper_commands import evaluate
 from training.config import FacesConfig, preset
 from training.face_data import Faces
 from training.face_evaluate import auc, best_of_several, detection, emoji, spread
 from training.face_networks import face_discriminator, face_generator
 from training.faces import WEIGHTS, TrainedFaces, draw_avatars, evening_weights, train_faces
 from training.likeness import KINDS
+from training.paper_commands import evaluate
 from training.recognisers import Crop, FaceNet, Recogniser
 from training.run import Run
 from training.tfjs import GraphModel, read

@@ -43,7 +43,7 @@ def test_eq5_mse_and_cosine() -> None:
 
 
 def test_eq5_refuses_an_unknown_distance() -> None:
-    with pytest.raises(ValueError, match="mse and cosine"):
+    with pytest.raises(ValueError, match="mse, cosine, hinge and triplet"):
         const_loss(SURE, SURE, "manhattan")
 
 
