@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.cluster.names import NameServer
+from benchmarks.names import names
 
 CONFIGURATION = Path(__file__).parents[2] / "docker/haproxy.cfg"
 WAIT_S = 180.0  # on a machine that is busy
@@ -83,10 +83,15 @@ class Replica:
 
 
 class Cluster:
-    """Some replicas, the balancer's URL, and how many replicas it holds for up."""
+    """Some replicas, the balancer's URL, and how many replicas it holds for up.
 
-    def __init__(self, replicas: list[Replica], names: NameServer, url: str, metrics: str) -> None:
-        self.replicas, self.names, self.url, self.metrics = replicas, names, url, metrics
+    `addresses` is what the name server tells of them, and may be changed.
+    """
+
+    def __init__(
+        self, replicas: list[Replica], addresses: list[str], url: str, metrics: str
+    ) -> None:
+        self.replicas, self.addresses, self.url, self.metrics = replicas, addresses, url, metrics
 
     def up(self) -> int:
         """Replicas that HAProxy sends requests to."""
@@ -111,7 +116,8 @@ def cluster(
     port = free_port()
     common = {"DTN_MODELS": str(models), "DTN_DRAIN_DELAY_S": "3", "DTN_WORKERS": "2", **settings}
     with ExitStack() as stack:
-        names = stack.enter_context(NameServer())
+        told = list(addresses)
+        resolver = stack.enter_context(names(told))
         replicas = [
             Replica(address, port, common, folder / f"replica{i}.log", words)
             for i, (address, words) in enumerate(zip(addresses, inside, strict=True))
@@ -119,13 +125,12 @@ def cluster(
         for replica in replicas:
             stack.callback(replica.kill)
             replica.start()
-        names.addresses = list(addresses)
         ports = free_port(), free_port()
         variables = {
             "DTN_BALANCER_BIND": f"127.0.0.1:{ports[0]}",
             "DTN_BALANCER_METRICS": f"127.0.0.1:{ports[1]}",
             "DTN_BALANCER_TIMEOUT": "3s",
-            "DTN_RESOLVER": names.at,
+            "DTN_RESOLVER": resolver,
             "DTN_REPLICA": f"api:{port}",
         }
         log = stack.enter_context((folder / "haproxy.log").open("wb"))
@@ -138,7 +143,7 @@ def cluster(
         stack.callback(balancer.wait)
         stack.callback(balancer.kill)
         urls = [f"http://127.0.0.1:{number}" for number in ports]
-        running = Cluster(replicas, names, *urls)
+        running = Cluster(replicas, told, *urls)
         wait_until(lambda: listening(ports[1]), "HAProxy")
         running.wait_until_up(len(addresses))
         yield running

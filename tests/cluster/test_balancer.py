@@ -6,15 +6,15 @@ from tests.cluster.cluster import Cluster
 
 
 def test_without_a_replica_the_answer_is_a_problem(whole: Cluster) -> None:
-    addresses = list(whole.names.addresses)
-    whole.names.addresses = []
+    addresses = list(whole.addresses)
+    whole.addresses.clear()
     try:
         whole.wait_until_up(0)
         answer = httpx.post(
             f"{whole.url}/transfer", content=b"x", headers={"x-request-id": "mine"}, timeout=30
         )
     finally:
-        whole.names.addresses = addresses
+        whole.addresses[:] = addresses
         whole.wait_until_up(3)
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"

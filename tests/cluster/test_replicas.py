@@ -59,10 +59,10 @@ def test_replicas_are_found_and_forgotten_by_their_name(
     whole: Cluster, photo: bytes, expected: bytes
 ) -> None:
     """`docker compose up --scale api=2`, and back."""
-    addresses = list(whole.names.addresses)
+    addresses = list(whole.addresses)
     with load(whole.url, "/transfer", photo, expected, clients=4) as counted:
-        whole.names.addresses = addresses[:2]
+        whole.addresses[:] = addresses[:2]
         whole.wait_until_up(2)
-        whole.names.addresses = addresses
+        whole.addresses[:] = addresses
         whole.wait_until_up(3)
     assert counted.total > 0 and counted.failed == 0, counted
