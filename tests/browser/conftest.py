@@ -30,13 +30,13 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Photographs by name: `astronaut`; `one` and `another` of one person; `two` people."""
     return save_faces(tmp_path_factory.mktemp("faces"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(faces: dict[str, Path]) -> Iterator[Browser]:
     """Chromium, with a camera before which the astronaut sits."""
     if not Path(CHROMIUM).exists():
@@ -89,14 +89,14 @@ def served(models: Path, folder: Path, **settings: object) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the shipped models are served."""
     with served(ROOT / "models", tmp_path_factory.mktemp("store")) as url:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dummies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models `digits`, `plain` and `emoji` that do next to nothing."""
     models = tmp_path_factory.mktemp("models")
@@ -106,7 +106,7 @@ def dummies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keyed(dummies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where dummies are served to who has the key `sesame`, of photos up to 3 megapixels."""
     store = tmp_path_factory.mktemp("store")

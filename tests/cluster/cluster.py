@@ -41,7 +41,8 @@ class Replica:
         self, address: str, port: int, settings: dict[str, str], log: Path, inside: tuple[str, ...]
     ) -> None:
         self.address, self.port, self.log, self.inside = address, port, log, inside
-        self.environment = os.environ | settings
+        outside = {k: v for k, v in os.environ.items() if not k.startswith("DTN_")}
+        self.environment = outside | settings
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -129,7 +130,8 @@ def cluster(
         variables = {
             "DTN_BALANCER_BIND": f"127.0.0.1:{ports[0]}",
             "DTN_BALANCER_METRICS": f"127.0.0.1:{ports[1]}",
-            "DTN_BALANCER_TIMEOUT": "3s",
+            "DTN_BALANCER_TIMEOUT": "10s",
+            "DTN_BALANCER_PATIENCE": "3s",
             "DTN_RESOLVER": resolver,
             "DTN_REPLICA": f"api:{port}",
         }

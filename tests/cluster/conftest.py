@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("cluster-models")
     write_model(directory)
@@ -31,13 +31,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with postgres(tmp_path_factory.mktemp("cluster-postgres")) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def three(
     models: Path, database: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
@@ -57,12 +57,12 @@ def whole(three: Cluster) -> Cluster:
     return three
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def photo() -> bytes:
     return encoded(Image.fromarray(noise(32, 32)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def expected(three: Cluster, photo: bytes) -> bytes:
     """What a replica, asked directly, makes of the photo."""
     headers = {"content-type": "image/png"}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from threading import Event, Thread
 from urllib.parse import urlsplit
 
+from tests.cluster.cluster import wait_until
+
 Answer = tuple[int, bytes]
 
 
@@ -80,6 +82,12 @@ async def client(
         elif status != 200:
             counted.statuses[f"{status} {content[:120]!r}"] += 0
     connection.close()
+
+
+def go_on(counted: Counted, more: int) -> None:
+    """Until that many more requests have been answered."""
+    wanted = counted.total + more
+    wait_until(lambda: counted.total >= wanted, f"{more} more answers, after {counted}")
 
 
 @contextlib.contextmanager

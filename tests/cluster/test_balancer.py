@@ -43,6 +43,31 @@ def test_uploads_of_many_buffers_reach_a_replica(whole: Cluster) -> None:
     assert answer.json()["code"] == "not_an_image"
 
 
+def test_an_id_that_is_none_is_not_passed_on(whole: Cluster) -> None:
+    """It would stand in the balancer's own JSON as it came."""
+    addresses = list(whole.addresses)
+    whole.addresses.clear()
+    try:
+        whole.wait_until_up(0)
+        headers = {"x-request-id": 'a","code":"owned'}
+        answer = httpx.get(f"{whole.url}/models", headers=headers, timeout=30)
+    finally:
+        whole.addresses[:] = addresses
+        whole.wait_until_up(3)
+    assert answer.json()["code"] == "not_ready"
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+def test_a_delete_is_not_repeated_nor_refused(whole: Cluster) -> None:
+    assert httpx.delete(f"{whole.url}/persons/nobody", timeout=30).status_code == 404
+
+
+def test_one_replica_is_not_administered_by_chance(whole: Cluster) -> None:
+    answer = httpx.post(f"{whole.url}/admin/reload")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "ask a replica" in answer.json()["detail"]
+
+
 def test_the_exporter_tells_of_every_replica(whole: Cluster) -> None:
     text = httpx.get(f"{whole.metrics}/metrics").text
     assert text.count('state="UP"} 1') >= 3 and "haproxy_server_retry_warnings_total" in text

@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import cluster
-from tests.cluster.load import load
+from tests.cluster.load import go_on, load
 
 NETWORK = f"dtn-{os.getpid()}"
 LINK, PEER = f"dtn{os.getpid()}a", f"dtn{os.getpid()}b"
@@ -57,13 +56,10 @@ def test_a_replica_that_cannot_be_reached_fails_no_request(
         cluster(tmp_path, models, addresses, ((), (), apart), DTN_DATABASE_URL=database) as three,
         load(three.url, "/transfer", photo, expected) as counted,
     ):
-        while counted.total < 100:
-            time.sleep(0.01)
+        go_on(counted, 100)
         assert ip("-n", NETWORK, "link", "set", PEER, "down").returncode == 0
         three.wait_until_up(2)
-        cut = counted.total
-        while counted.total < cut + 500:
-            time.sleep(0.01)
+        go_on(counted, 500)
         assert ip("-n", NETWORK, "link", "set", PEER, "up").returncode == 0
         three.wait_until_up(3)
     assert counted.failed == 0, counted

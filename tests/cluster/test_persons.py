@@ -23,7 +23,7 @@ def face(grey: int) -> bytes:
 
 async def offer(connection: Connection, person: str, body: bytes) -> tuple[int, float | None]:
     """POST a photo of a person; the status, and the photo's own distance."""
-    path = f"/persons/{person}/emoji"
+    path = f"/persons/{person}/emoji?size=64"
     status, content = await connection.ask("POST", path, body, "application/json")
     if status != 200:
         return status, None

@@ -1,10 +1,9 @@
 """Replicas end, stall and come back while load runs: nobody notices."""
 
 import signal
-import time
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.load import load
+from tests.cluster.load import go_on, load
 
 ENOUGH = 10_000  # requests of a rolling restart
 
@@ -25,9 +24,7 @@ def test_rolling_restarts_fail_no_request(whole: Cluster, photo: bytes, expected
 def test_a_killed_replica_fails_no_request(whole: Cluster, photo: bytes, expected: bytes) -> None:
     with load(whole.url, "/transfer", photo, expected) as counted:
         for replica in whole.replicas:
-            before = counted.total
-            while counted.total < before + 200:
-                time.sleep(0.01)
+            go_on(counted, 200)
             replica.kill()
             whole.wait_until_up(2)
             replica.start()
@@ -41,14 +38,11 @@ def test_a_stalled_replica_is_left_out_and_taken_back(
     """SIGSTOP: it takes connections and never answers. What it had goes to another."""
     stalled = whole.replicas[1]
     with load(whole.url, "/transfer", photo, expected) as counted:
-        while counted.total < 100:
-            time.sleep(0.01)
+        go_on(counted, 100)
         stalled.signal(signal.SIGSTOP)
         try:
             whole.wait_until_up(2)
-            left_out = counted.total
-            while counted.total < left_out + 500:
-                time.sleep(0.01)
+            go_on(counted, 500)
         finally:
             stalled.signal(signal.SIGCONT)
         whole.wait_until_up(3)
