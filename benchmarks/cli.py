@@ -5,11 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -21,10 +21,11 @@ from benchmarks.scaling import bench as run_scaling
 from benchmarks.scaling_report import report as scaling_report
 from benchmarks.scaling_report import with_figures
 from benchmarks.serving.asking import Doses
+from benchmarks.serving.device import ROOT
 from benchmarks.serving.probes import PROBES, probe_all
 from benchmarks.serving.race import race as run_race
 from benchmarks.serving.results import probe_report, report
-from benchmarks.serving.servers import BARE_LOOP, HERE, PEERS, SERVERS, ModelName, Server
+from benchmarks.serving.servers import BARE_LOOP, PEERS, SERVERS, ModelName, Server
 from benchmarks.serving.wrk import WrkError, find_wrk
 from service.cli import Fault
 
@@ -72,13 +73,17 @@ SERVERS_OPTION = click.option(
     show_default=True,
     help=f"Comma-separated: {', '.join(SERVERS)}. `all` goes without those not installed.",
 )
-OUT_OPTION = click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=HERE,
-    show_default="benchmarks/serving",
-    help="Folder to write the results to.",
-)
+
+
+def out_option(folder: str) -> Callable[[Any], Any]:
+    """--out, by default `folder` of this repository."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        default=ROOT / folder,
+        show_default=folder,
+        help="Folder to write the results to.",
+    )
 
 
 @click.group(invoke_without_command=True)
@@ -94,7 +99,7 @@ def bench(ctx: click.Context) -> None:
 
 @bench.command()
 @SERVERS_OPTION
-@OUT_OPTION
+@out_option("benchmarks/serving")
 @click.option(
     "--models",
     type=Names(MODELS),
@@ -138,7 +143,7 @@ def race(
 
 @bench.command()
 @SERVERS_OPTION
-@OUT_OPTION
+@out_option("benchmarks/serving")
 @click.option(
     "--only",
     "names",
@@ -176,13 +181,7 @@ def probes(
 
 
 @bench.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=HERE.parent,
-    show_default="benchmarks",
-    help="Folder to write the results to.",
-)
+@out_option("benchmarks")
 @click.option("--pictures", type=click.IntRange(1), default=100_000, show_default=True)
 @click.option(
     "--ray-pictures", type=click.IntRange(1), help="Of these, for Ray's runs; by default all."
@@ -201,13 +200,7 @@ def bulk(out: Path, pictures: int, ray_pictures: int | None, rounds: int) -> Non
 
 
 @bench.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=HERE.parent,
-    show_default="benchmarks",
-    help="Folder to write the results to.",
-)
+@out_option("benchmarks")
 @click.option(
     "--only",
     "parts",
@@ -277,9 +270,7 @@ def install_one(peer: Server) -> None:
 @click.option("--batch", type=click.IntRange(2), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="A round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("benchmarks/training/RESULTS.md")
-)
+@out_option("benchmarks/training")
 def training(data: Path, device: str, batch: int, steps: int, rounds: int, out: Path) -> None:
     """Steps a second of the digits' training, against a plain loop, and how far the floor is."""
     from benchmarks.training.speed import measure  # noqa: PLC0415 -- torch, for this one alone
@@ -289,7 +280,7 @@ def training(data: Path, device: str, batch: int, steps: int, rounds: int, out: 
         text = training_report(measure(data, device, batch, steps, rounds), command_line())
     except FileNotFoundError as error:
         raise Fault(str(error)) from error
-    out.write_text(text)
+    (out / "RESULTS.md").write_text(text)
     click.echo(text)
 
 

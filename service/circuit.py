@@ -30,6 +30,11 @@ class Circuit:
             self.trying = True
             return True
 
+    def is_open(self) -> bool:
+        """Whether a try would be refused now; asks for no turn."""
+        with self.lock:
+            return self.broken and (self.trying or time.monotonic() < self.again)
+
     def succeeded(self) -> None:
         with self.lock:
             self.broken = self.trying = False

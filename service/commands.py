@@ -3,13 +3,14 @@ is asked, lines of JSON. Imports nothing that runs a model."""
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from service.cli import Fault
+from service.schemas import EmojiSize, PictureFormat
 from service.settings import PREFIX, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,6 +45,29 @@ def asks_a_service(command: Command) -> Command:
     )
     url = click.option("--url", metavar="URL", help="Ask the service there; load nothing here.")
     return url(key(command))
+
+
+def picture_options(command: Command) -> Command:
+    """Adds --model, --format and --size, of what is drawn."""
+    model = click.option(
+        "--model", "reference", help="name or name@version; by default the service's."
+    )
+    picture_format = click.option(
+        "--format",
+        "picture_format",
+        type=click.Choice(get_args(PictureFormat)),
+        default="png",
+        show_default=True,
+        help="Format of the written pictures.",
+    )
+    size = click.option(
+        "--size",
+        type=click.Choice([str(size) for size in get_args(EmojiSize)]),
+        default="256",
+        show_default=True,
+        help="Pixels of an emoji's side.",
+    )
+    return model(picture_format(size(command)))
 
 
 json_option = click.option(

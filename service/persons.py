@@ -87,6 +87,7 @@ async def post_person_emoji(
     """
     service: Service = request.app.state.service
     service.require_started()
+    service.persons.require_reachable()  # before the photos are read and drawn
     batcher = service.emoji_batcher(query.model)
     choice = choose(request, query.format)
     async with received(request, service.settings.max_batch_bytes, service.workers.check) as upload:

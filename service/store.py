@@ -184,6 +184,11 @@ class PersonStore:
             log.error("the database of persons: %s", str(error).partition("\n")[0])
             raise unreachable() from error
 
+    def require_reachable(self) -> None:
+        """Raises Problem where the database was found to be out of reach just now; asks nothing."""
+        if self.circuit.is_open():
+            raise unreachable()
+
     def connect(self) -> Connection:
         """A connection that works. Raises Problem at once where the database was found to be
         out of reach just now, and what SQLAlchemy raises."""

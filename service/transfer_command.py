@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import click
 from tqdm import tqdm
@@ -13,10 +13,15 @@ from tqdm import tqdm
 from service.best import best
 from service.carried import Carried, Carrier, Wish
 from service.cli import Fault, bring
-from service.commands import asks_a_service, json_option, print_json, read_settings
+from service.commands import (
+    asks_a_service,
+    json_option,
+    picture_options,
+    print_json,
+    read_settings,
+)
 from service.schemas import EmojiSize, PictureFormat
 
-SIZES = [str(size) for size in get_args(EmojiSize)]
 MOST_AT_ONCE = 256
 
 
@@ -30,28 +35,13 @@ MOST_AT_ONCE = 256
     show_default="the current one",
     help="Directory to write pictures to, as PHOTO-MODEL.FORMAT.",
 )
-@click.option("--model", "reference", help="name or name@version; by default the service's.")
-@click.option(
-    "--format",
-    "picture_format",
-    type=click.Choice(get_args(PictureFormat)),
-    default="png",
-    show_default=True,
-    help="Format of the written pictures.",
-)
+@picture_options
 @click.option("--distance", is_flag=True, help="Print ‖f(x) − f(G(x))‖ (Eq. 8), too.")
 @click.option(
     "--person",
     is_flag=True,
     help="PHOTOS are of one person: write the emoji with the smallest distance only, as "
     "person-MODEL.FORMAT. Nothing is kept.",
-)
-@click.option(
-    "--size",
-    type=click.Choice(SIZES),
-    default="256",
-    show_default=True,
-    help="Pixels of an emoji's side.",
 )
 @asks_a_service
 @click.option(

@@ -17,14 +17,13 @@ from service.bulk.ledger import Ledger, staging_in
 from service.bulk.local import draw_local
 from service.bulk.sources import Source, open_source, require_extra
 from service.cli import Fault
-from service.commands import read_settings
+from service.commands import picture_options, read_settings
 from service.manifest import read_manifest
 from service.models import Model, model_folders
 from service.problems import Problem
 from service.schemas import PictureFormat
 from service.settings import Settings
 from service.transfer import require_distance
-from service.transfer_command import SIZES
 from service.transfer_here import load_model
 
 Engine = Literal["local", "ray"]
@@ -86,22 +85,7 @@ class Progress:
 @click.argument("given", metavar="IN")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--engine", type=click.Choice(get_args(Engine)), default="local", show_default=True)
-@click.option("--model", "reference", help="name or name@version; by default the service's.")
-@click.option(
-    "--format",
-    "picture_format",
-    type=click.Choice(get_args(PictureFormat)),
-    default="png",
-    show_default=True,
-    help="Format of the pictures in OUT.",
-)
-@click.option(
-    "--size",
-    type=click.Choice(SIZES),
-    default="256",
-    show_default=True,
-    help="Pixels of an emoji's side.",
-)
+@picture_options
 @click.option("--distance", is_flag=True, help="Keep ‖f(x) − f(G(x))‖ (Eq. 8), too.")
 @click.option("--from", "source", type=click.Choice(get_args(Kind)), help="What IN is.")
 @click.option("--to", "target", type=click.Choice(get_args(Kind)), help="What OUT is; as IN is.")

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.names import names
+from tests.postgres import free_port
 
 CONFIGURATION = Path(__file__).parents[2] / "docker/haproxy.cfg"
 WAIT_S = 180.0  # on a machine that is busy
@@ -27,11 +28,6 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.05)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Replica:
@@ -114,7 +110,7 @@ def cluster(
 
     `inside` are the words before the command of each, such as those that enter a network.
     """
-    port = free_port()
+    port = free_port("127.0.0.1")
     common = {"DTN_MODELS": str(models), "DTN_DRAIN_DELAY_S": "3", "DTN_WORKERS": "2", **settings}
     with ExitStack() as stack:
         told = list(addresses)
@@ -126,7 +122,7 @@ def cluster(
         for replica in replicas:
             stack.callback(replica.kill)
             replica.start()
-        ports = free_port(), free_port()
+        ports = free_port("127.0.0.1"), free_port("127.0.0.1")
         variables = {
             "DTN_BALANCER_BIND": f"127.0.0.1:{ports[0]}",
             "DTN_BALANCER_METRICS": f"127.0.0.1:{ports[1]}",

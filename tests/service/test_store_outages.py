@@ -5,10 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import count
 
+import httpx
 import pytest
 
+from service import persons, store
 from service.circuit import Circuit
 from service.problems import Problem
 from service.store import PersonStore
@@ -74,6 +78,34 @@ def test_a_circuit_pauses_before_it_tries_again() -> None:
     assert not circuit.may_try()
     circuit.again = time.monotonic()
     assert circuit.may_try()
+
+
+def test_a_circuit_says_whether_it_is_open_without_taking_a_turn() -> None:
+    circuit = Circuit(pause_s=3600)
+    assert not circuit.is_open()
+    circuit.failed()
+    assert circuit.is_open()
+    circuit.again = time.monotonic()
+    assert [circuit.is_open() for _ in range(3)] == [False] * 3
+    assert circuit.may_try()
+    assert circuit.is_open()  # somebody is trying
+
+
+def test_nothing_is_drawn_for_a_database_that_is_known_to_be_away(
+    open_server: Callable[..., AbstractContextManager[httpx.Client]],
+    photo: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]  # nobody listens there afterwards
+    url = f"postgresql://ann@127.0.0.1:{port}/dtn"
+    monkeypatch.setattr(store, "Circuit", partial(Circuit, 3600))
+    headers = {"content-type": "image/png"}
+    with open_server(database_url=url) as client:
+        assert client.get("/persons/ann").status_code == 503
+        monkeypatch.setattr(persons, "judge", None)  # would be a 500
+        answer = client.post("/persons/ann/emoji", content=photo, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 
 
 # A PostgreSQL that is restarted
