@@ -271,7 +271,9 @@ class Models:
             versions[model.manifest.version] = model
         if default not in self.versions:
             names = ", ".join(self.versions)
-            raise ModelError(f"no model {default!r} to be the default; there is: {names}")
+            raise ModelError(
+                f"no model {default!r} to be the default (DTN_DEFAULT_MODEL); there is: {names}"
+            )
 
     def find(self, wanted: str | None) -> Model:
         """The model of `name`, its newest version, or of `name@version`.

@@ -143,8 +143,8 @@ def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device) -> DTN:
 
 def digits_domains(f: DigitNet, s: Tensor, t: Tensor, config: DTNConfig) -> Domains:
     """Of s and t, uint8 [N, C, 32, 32], without a label."""
-    if config.from_pixels and (config.s_views or config.balance):
-        raise ValueError("views and balance are of f(s), not of a G that starts from pixels")
+    if config.from_pixels and (config.s_views or config.balance or config.tid_first):
+        raise ValueError("views, balance and tid_first are of f(s), not of a G from pixels")
     fs = view_features(f, s, config.s_views, config.seed)
     weights = evening_weights(f, fs) if config.balance else None
     pixels = s.expand(-1, 3, -1, -1) if config.from_pixels else None
