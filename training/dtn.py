@@ -113,6 +113,8 @@ class DTN:
         """D's logits of each batch [B, C, H, W]: the one door to D, where DiffAugment stands."""
         if self.config.diff_augment:
             pictures = tuple(diff_augment(x, self.random, self.blank) for x in pictures)
+        if self.config.common_batch:
+            return cast(Tensor, self.D(torch.cat(pictures))).split([len(x) for x in pictures])
         return tuple(cast(Tensor, self.D(x)) for x in pictures)
 
     def d_step(self, gs: Tensor, gt: Tensor | None, t: Tensor, step: int) -> Tensor:
@@ -149,10 +151,11 @@ class DTN:
             "const": const_loss(fs, self.f.features(gs).float(), self.config.d),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
         }
+        beside = (t,) if self.config.common_batch else ()
         if self.config.adversary == "binary" or gt is None:
-            losses["gang"] = binary_gan_loss(*self.look(gs))
+            losses["gang"] = binary_gan_loss(self.look(gs, *beside)[0])
         elif self.config.adversary == "ternary":
-            losses["gang"] = gang_loss(*self.look(gs, gt))
+            losses["gang"] = gang_loss(*self.look(gs, gt, *beside)[:2])
         if gt is not None:
             losses["tid"] = (
                 tid_loss(t, gt.float()) if self.second is None else self.second.loss(t, gt)
