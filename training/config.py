@@ -76,6 +76,7 @@ class DTNConfig:
     spectral_norm: bool = False  # in place of batch normalisation in D
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
     s_views: int = 0  # augmented copies of s beside s itself
+    const_logits: float = 0.0  # share of L_CONST between logits of f's classifier, not features
     balance: bool = False  # draw s evenly, as f reads it, and t to match it where it can
     tid_first: int = 0  # steps at the start in which g learns L_TID alone
     lr_decay: bool = False  # cosine to zero
@@ -143,6 +144,7 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         diff_augment=True,
         s_views=4,
         balance=True,
+        const_logits=0.7,
         lr_decay=True,
     ),
     # G and D have nothing that the paper does not have. f is given to a DTN: ours learns as hard

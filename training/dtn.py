@@ -23,6 +23,7 @@ from training.losses import (
     const_loss,
     d_loss,
     gang_loss,
+    logits_loss,
     tid_loss,
     tv_loss,
 )
@@ -90,8 +91,10 @@ class DTN:
         device: torch.device,
         blank: float = -1.0,
         second: SecondGAN | None = None,
+        head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.f = f
+        self.head = head  # f's classifier: features to logits
         self.start: Features = Pixels() if config.from_pixels else f  # what g is applied to
         self.config = config
         self.device = device
@@ -148,7 +151,7 @@ class DTN:
         gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K].
         """
         losses = {
-            "const": const_loss(fs, self.f.features(gs).float(), self.config.d),
+            "const": self.const(fs, self.f.features(gs).float()),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
         }
         beside = (t,) if self.config.common_batch else ()
@@ -161,6 +164,13 @@ class DTN:
                 tid_loss(t, gt.float()) if self.second is None else self.second.loss(t, gt)
             )
         return losses
+
+    def const(self, fx: Tensor, fgx: Tensor) -> Tensor:
+        """L_CONST (Eq. 5) of features [B, K], a share of it in the logits of f's classifier."""
+        loss = const_loss(fx, fgx, self.config.d)
+        if self.head is None or not (share := self.config.const_logits):
+            return loss
+        return (1 - share) * loss + share * logits_loss(fx, fgx, self.head)
 
     def generate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """G(s) and G(t) of what G starts from; no G(t) in Sec. 3, which knows none."""

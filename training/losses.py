@@ -5,6 +5,8 @@ over the features or pixels, so that alpha, beta and gamma do not depend on the 
 D's logits are [B, 3]; class 0 is the paper's 1, G(s); 1 its 2, G(t); 2 its 3, a real t.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -60,6 +62,17 @@ def const_loss(fx: Tensor, fgx: Tensor, d: str = "mse") -> Tensor:
     if d == "triplet":
         return (MARGIN + near - far).relu().mean()
     raise ValueError(f"no distance {d!r}; there are mse, cosine, hinge and triplet")
+
+
+def logits_loss(fx: Tensor, fgx: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """L_CONST where only what f's classifier says counts: its logits of f(x) and f(G(x)).
+
+    fx and fgx are features [B, K], `head` is f's last layer. Logits vary more than features do:
+    their squared distance is brought to the scale of `const_loss` by the batch's variances.
+    """
+    said = head(fx)
+    scale = fx.var(0).mean() / said.var(0).mean().clamp(min=TV_EPSILON)
+    return scale.detach() * F.mse_loss(head(fgx), said)
 
 
 def tid_loss(x: Tensor, gx: Tensor) -> Tensor:

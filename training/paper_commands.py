@@ -29,7 +29,7 @@ runs_option = click.option(
 @click.option(
     "--small",
     is_flag=True,
-    help="600 steps of 64 pictures instead of 6,000 of 128: for two CPU cores.",
+    help="1,200 steps of 32 pictures instead of 6,000 of 128: for two CPU cores.",
 )
 @click.option(
     "--at-once",

@@ -16,7 +16,7 @@ from training.rows import DANN, DTN_PLUS
 from training.shelf import shelf_names
 
 # The scale of two CPU cores, in fields of DTNConfig: a few minutes of a core for each run.
-SMALL = {"steps": 600, "batch": 64, "lr": 5e-4}
+SMALL = {"steps": 1200, "batch": 32, "lr": 5e-4}
 SMALL_ALREADY = (DTN_PLUS.preset, DANN.preset)
 
 

@@ -42,6 +42,11 @@ PLUS = (
     Row("plus_diff_augment", "DTN, DiffAugment", changes={"diff_augment": True}),
     Row("plus_views", "DTN, augmented views of s", changes={"s_views": 4}),
     Row("plus_balance", "DTN, s drawn evenly by what f reads", changes={"balance": True}),
+    Row(
+        "plus_logits",
+        "DTN, L_CONST mostly in f's logits",
+        changes={"const_logits": 0.7},
+    ),
     Row("plus_lr_decay", "DTN, learning rate to 0", changes={"lr_decay": True}),
     DTN_PLUS,
 )

@@ -138,7 +138,7 @@ def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device) -> DTN:
     if config.d2 == "gan":
         net = placed(initialise(discriminator(config.d_width, channels=2 * channels)), device)
         second = SecondGAN(net, config.lr, (config.beta1, 0.999))
-    return DTN(f, g, D, config, device, second=second)
+    return DTN(f, g, D, config, device, second=second, head=f.head)
 
 
 def digits_domains(f: DigitNet, s: Tensor, t: Tensor, config: DTNConfig) -> Domains:

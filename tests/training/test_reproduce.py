@@ -40,8 +40,8 @@ def test_a_run_that_lacks_a_figure_of_the_table_is_taken_up_again(tmp_path: Path
 def test_small_runs_are_small_and_the_command_says_so(tmp_path: Path) -> None:
     job = missing("variants", 1, tmp_path, small=True)[1]
     config = preset(job.preset, seed=0, **SMALL)
-    assert job.config() == config and (config.steps, config.batch) == (600, 64)
-    assert {"--steps=600", "--batch=64", "--lr=0.0005"} <= set(job.command(Path("d"), "cpu"))
+    assert job.config() == config and (config.steps, config.batch) == (1200, 32)
+    assert {"--steps=1200", "--batch=32", "--lr=0.0005"} <= set(job.command(Path("d"), "cpu"))
     assert missing("variants", 1, tmp_path, small=False)[1].config().steps == 6000
 
 
