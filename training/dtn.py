@@ -117,7 +117,7 @@ class DTN:
         if self.config.diff_augment:
             pictures = tuple(diff_augment(x, self.random, self.blank) for x in pictures)
         if self.config.common_batch:
-            return cast(Tensor, self.D(torch.cat(pictures))).split([len(x) for x in pictures])
+            return torch.split(self.D(torch.cat(pictures)), [len(x) for x in pictures])
         return tuple(cast(Tensor, self.D(x)) for x in pictures)
 
     def d_step(self, gs: Tensor, gt: Tensor | None, t: Tensor, step: int) -> Tensor:

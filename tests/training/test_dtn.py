@@ -114,6 +114,8 @@ def test_g_s_update_leaves_d_s_weights_alone(
         {"diff_augment": False, "ema": 0.0, "bf16": False},
         {"alpha": 0.0, "beta": 0.0},
         {"lr_decay": True},
+        {"common_batch": True},
+        {"const_logits": 0.7},
     ],
 )
 def test_every_option_trains(
@@ -129,6 +131,56 @@ def test_every_option_trains(
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert set(losses) == {"d", "gang", "const", "tid", "tv"}
     assert not same(before, dtn.g.state_dict())
+
+
+def test_a_common_batch_is_one_to_d_and_separate_ones_are_not(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    t = batch[2]
+    kinds = (t, -t, t.flip(3))
+    plain = dataclasses.replace(config, diff_augment=False)
+    apart = digits_dtn(f, plain, CPU)
+    assert all(
+        torch.equal(seen, apart.D(kind))
+        for seen, kind in zip(apart.look(*kinds), kinds, strict=True)
+    )
+    together = digits_dtn(f, dataclasses.replace(plain, common_batch=True), CPU)
+    assert torch.equal(torch.cat(together.look(*kinds)), together.D(torch.cat(kinds)))
+    assert not torch.equal(together.look(*kinds)[0], together.D(t))  # other statistics
+
+
+def test_g_s_losses_show_d_the_batch_that_it_learned_from(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[Tensor, ...]] = []
+    real_look = DTN.look
+
+    def look(self: DTN, *kinds: Tensor) -> tuple[Tensor, ...]:
+        seen.append(kinds)
+        return real_look(self, *kinds)
+
+    monkeypatch.setattr(DTN, "look", look)
+    dtn = digits_dtn(f, dataclasses.replace(config, common_batch=True, r1=0.0), CPU)
+    dtn.step(*batch, 1)
+    to_d, to_g = seen
+    assert all(torch.equal(one, other) for one, other in zip(to_d, to_g, strict=True))
+
+
+def test_a_share_of_l_const_is_blind_to_what_f_s_classifier_ignores(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    fx = batch[0]
+    below = fx.clamp(max=0) - 1.0  # what its ReLU cuts off
+    ignored = torch.where(fx < 0, below, fx)
+    features, mixed, logits = (
+        digits_dtn(f, dataclasses.replace(config, const_logits=share), CPU).const(fx, ignored)
+        for share in (0.0, 0.25, 1.0)
+    )
+    assert logits.item() == pytest.approx(0.0, abs=1e-9) and features.item() > 0.01
+    assert mixed.item() == pytest.approx(0.75 * features.item())
 
 
 def test_g_learns_to_draw_t(

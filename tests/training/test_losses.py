@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.losses import const_loss, d_loss, gang_loss, tid_loss, tv_loss
+from training.losses import const_loss, d_loss, gang_loss, logits_loss, tid_loss, tv_loss
 
 SURE = torch.tensor([[0.0, math.log(2), math.log(5)]])  # probabilities 1/8, 2/8, 5/8
 
@@ -45,6 +45,17 @@ def test_eq5_mse_and_cosine() -> None:
 def test_eq5_refuses_an_unknown_distance() -> None:
     with pytest.raises(ValueError, match="mse, cosine, hinge and triplet"):
         const_loss(SURE, SURE, "manhattan")
+
+
+def test_eq5_in_logits_is_on_the_scale_of_features() -> None:
+    torch.manual_seed(0)
+    fx, fgx = torch.randn(200, 8), torch.randn(200, 8)
+    head = torch.nn.Linear(8, 8, bias=False)
+    torch.nn.init.orthogonal_(head.weight)
+    plain = const_loss(fx, fgx).item()
+    assert logits_loss(fx, fgx, head).item() == pytest.approx(plain, rel=0.1)
+    assert logits_loss(fx, fgx, lambda z: 7 * head(z)).item() == pytest.approx(plain, rel=0.1)
+    assert logits_loss(fx, fx, head).item() == 0.0
 
 
 def test_eq6_is_the_mean_square_over_pixels() -> None:
