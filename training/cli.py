@@ -140,10 +140,10 @@ def train_digits(run: Run, data: Path, shelf: Path | None, adapt: bool) -> dict[
 @data_option
 @click.option(
     "--figure",
-    type=click.Choice([*digit_figures.FIGURES, *face_figures.FIGURES, "all"]),
+    type=click.Choice([*digit_figures.FIGURES, *sum(face_figures.FIGURES.values(), ()), "all"]),
     default="all",
     show_default=True,
-    help="2a, 3 and 9a are of digits, the others of faces. All of digits: 2a, or 9a.",
+    help="2a, 3 and 9a are of digits, the others of faces; all: those that RUN has.",
 )
 @click.option(
     "--out",
@@ -181,8 +181,9 @@ def figures(
 ) -> None:
     """Draw the paper's figures of RUN: 2a, 3 and 9a of digits; 2b, 4, 6, 7 and 8 of faces.
 
-    For Figure 3 RUN is runs/digits_paper-seed0, and the runs of `dtn reproduce table3` beside it.
-    Faces are those of people who agreed to be shown, unless --private says otherwise.
+    Figure 5 is of a run of faces_style, Figure 9b of faces_reverse. For Figure 3 RUN is
+    runs/digits_paper-seed0, and the runs of `dtn reproduce table3` beside it. Faces are those of
+    people who agreed to be shown, unless --private says otherwise.
     """
     opened = open_run(run, on_device(device))
     if not isinstance(opened.config, FacesConfig):
@@ -198,11 +199,12 @@ def figures(
         raise ValueError(f"Figure {figure} is of digits, {run} is a run of faces")
     if private and out is not None:
         raise ValueError("--private draws into the run's folder: leave --out away")
+    own = face_figures.FIGURES[opened.config.t]
+    if figure not in (*own, "all"):
+        raise ValueError(f"{run} has the figures {', '.join(own)}, not {figure}")
     trained = load_faces(opened, data)
-    faces = face_figures.shown_faces(data, private)
-    upscale = face_figures.upscale_by(upscaler)
-    wanted = face_figures.FIGURES if figure == "all" else (figure,)
-    for name, image in face_figures.draw(trained, faces, data / "networks", upscale, wanted):
+    wanted = own if figure == "all" else (figure,)
+    for name, image in face_figures.figures_of(trained, opened, data, wanted, private, upscaler):
         path = (out or run) / f"figure{name}{'-private' if private else ''}.png"
         if out is not None and figure != "all":
             path = out

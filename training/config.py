@@ -96,9 +96,11 @@ class DigitsConfig(DTNConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FacesConfig(DTNConfig):
-    """A run from photographs of faces to emoji, Sec. 5.2."""
+    """A run from photographs of faces to emoji, Sec. 5.2, or back, or to cartoons."""
 
-    avatars: int = 32_000  # how many different ones make T
+    # What T holds; s is avatars where it is photographs (Figure 9b), else photographs.
+    t: Literal["avatars", "photographs", "cartoons"] = "avatars"
+    avatars: int = 32_000  # how many different ones there are
     d_side: int = 64  # pixels of D's input; the paper has 152
     # Of f, beyond the paper's plain representation.
     appearance: float = 0.0  # weight of the colours of hair and skin beside the identity
@@ -127,6 +129,25 @@ F_DIGITS = ClassifierConfig(steps=4500, real=64, meter=16, rendered=48, augment=
 JUDGE = ClassifierConfig(
     steps=2500,
     augment=Augment(thicken=0, neighbours=0, invert=0, tint=0, brightness=0.1, cutout=0.2),
+)
+
+EMOJI = FacesConfig(
+    steps=12_000,
+    batch=16,
+    lr=4e-4,
+    alpha=1.0,
+    beta=30.0,
+    gamma=0.05,
+    d_width=48,
+    ema=0.999,
+    r1=1.0,
+    r1_every=8,
+    diff_augment=True,
+    balance=True,
+    tid_first=1000,
+    lr_decay=True,
+    appearance=2.0,
+    remove=2,
 )
 
 VIEWS = Augment(neighbours=0, cutout=0)  # of s inside the DTN
@@ -167,24 +188,10 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         s_views=1,
         balance=True,
     ),
-    "emoji": FacesConfig(
-        steps=12_000,
-        batch=16,
-        lr=4e-4,
-        alpha=1.0,
-        beta=30.0,
-        gamma=0.05,
-        d_width=48,
-        ema=0.999,
-        r1=1.0,
-        r1_every=8,
-        diff_augment=True,
-        balance=True,
-        tid_first=1000,
-        lr_decay=True,
-        appearance=2.0,
-        remove=2,
-    ),
+    "emoji": EMOJI,
+    # Figures 9b and 5: the emoji's recipe between other domains.
+    "faces_reverse": dataclasses.replace(EMOJI, t="photographs", steps=6000),
+    "faces_style": dataclasses.replace(EMOJI, t="cartoons", steps=6000),
     # As in Sec. 5.2, with f, s and t that can be had.
     "faces_paper": FacesConfig(
         steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152

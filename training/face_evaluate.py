@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import face_groups, likeness, table4
-from training.config import FacesConfig
 from training.face_data import STUDIO, Faces, is_held_out, read_faces
+from training.face_domains import draw_avatars
 from training.face_networks import face_discriminator
-from training.faces import TrainedFaces, draw_avatars
+from training.faces import TrainedFaces, faces_config
 from training.networks import frozen, to_unit
 from training.recognisers import Recogniser, faceres, faceres_man, mobile_face_net
 from training.run import Run
@@ -171,9 +171,7 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
 
     Raises FileNotFoundError where the faces or the judges' networks are missing.
     """
-    config = run.config
-    if not isinstance(config, FacesConfig):
-        raise ValueError(f"{run.folder} is no run of faces")
+    config = faces_config(run, to_emoji=True)
     cache = run.folder.parent / "cache"
     photos = [read_faces(data / "faces", name) for name in ("lfw", *STUDIO)]
     lfw = photos[0]

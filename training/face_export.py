@@ -18,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.card import face_card
-from training.config import FacesConfig
 from training.detector import write_detector
 from training.face_data import CONSENTED, LABELLED, STUDIO, read_faces, split_by_identity
 from training.face_data import SIDE as PHOTO
 from training.face_networks import SIDE
-from training.faces import TrainedFaces
+from training.faces import TrainedFaces, faces_config
 from training.graphs import GRAPHS, OPSET, described, require_parity, rounded, write_graph
 from training.run import Run
 
@@ -99,6 +98,7 @@ def export_faces(
     there, `upscaler` is a finished graph. Raises FileNotFoundError where something is missing,
     ValueError where graph and PyTorch differ by more than one grey level.
     """
+    config = faces_config(run, to_emoji=True)
     if upscaler is not None and not upscaler.exists():
         raise FileNotFoundError(f"{upscaler} is missing: run `dtn upscaler` first")
     consented = read_faces(data / "faces", CONSENTED).images[:16]
@@ -106,7 +106,7 @@ def export_faces(
     real, held_out = split_by_identity(read_faces(data / "faces", LABELLED))
     sizes = {f"{LABELLED} (s)": len(real), f"{LABELLED} held out": len(held_out)}
     sizes |= {f"{name} (s)": len(read_faces(data / "faces", name)) for name in STUDIO}
-    sizes |= {"avatars (t)": run.config.avatars} if isinstance(run.config, FacesConfig) else {}
+    sizes |= {"avatars (t)": config.avatars}
     folder.mkdir(parents=True, exist_ok=True)
     f, g = trained.f.cpu(), trained.g.cpu()
     modules, files = {}, {}

@@ -1,4 +1,4 @@
-"""Figures 2b, 4, 6, 7 and 8 of the paper (Sec. 5.2, Appendices A to C) for a run of faces.
+"""Figures 2b, 4, 6, 7 and 8 (Sec. 5.2, Appendices A to C) of a run of faces; 5 and 9b of others.
 
 Pictures are uint8 [N, H, W, 3]. Whoever is shown in public agreed to it or does not exist;
 photographs of others are drawn into the folder of the run alone (`dtn figures --private`).
@@ -14,21 +14,25 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from training.face_data import CONSENTED, LABELLED, Faces, read_faces, split_by_identity
+from training.face_domains import cartoons, draw_avatars, shrunk
 from training.face_evaluate import drawn, emoji
 from training.face_networks import SIDE
-from training.faces import TrainedFaces
+from training.faces import TrainedFaces, faces_config
 from training.figures import grid
 from training.resnet29 import FEATURES
+from training.run import Run
 from training.table4 import enlarge
 from training.upscaler import area
 from training.upscaler_peers import DELIVERED, NAME, bicubic, figure7, published
 from training.upscaler_peers import enlarge as enlarge_published
 
-FIGURES = ("2b", "4", "6", "7", "8")
+# By what t is in the run.
+FIGURES = {"avatars": ("2b", "4", "6", "7", "8"), "cartoons": ("5",), "photographs": ("9b",)}
 GAP = 8  # pixels between groups
 CHOSEN = (214, 60, 40)  # the frame of Eq. 8's choice
 SMALL, LARGE = 96, 256  # pixels of a picture
 PAIRS, LARGE_PAIRS = 48, 8  # of Figures 2b and 4
+UNSEEN, UNSEEN_SEED = 48, 2  # avatars of Figure 9b, none of them in s
 PEOPLE, PHOTOS = 60, 8  # of Figure 6 at most, and photographs of each
 LENGTH = FEATURES**0.5  # of the vectors of Figure 8: that of f(x)'s identity part on average
 
@@ -48,6 +52,16 @@ def figure2b(photos: Tensor, drawings: Tensor) -> Image.Image:
 def figure4(photos: Tensor, drawings: Tensor) -> Image.Image:
     """The same, larger, without the emoji that people drew: nobody drew any of ours."""
     return rows((photos, drawings), columns=2, side=LARGE)
+
+
+def figure5(photos: Tensor, styled: Tensor, drawings: Tensor) -> Image.Image:
+    """Photographs, what the filter makes of them, and G(x), which never saw a pair of these."""
+    return rows((photos, styled, drawings), columns=4, side=SMALL)
+
+
+def figure9b(avatars: Tensor, drawings: Tensor) -> Image.Image:
+    """Avatars in odd columns, the faces that G draws of them to the right of each."""
+    return rows((avatars, drawings), columns=6, side=SMALL)
 
 
 def figure6(
@@ -147,10 +161,24 @@ def evenly(n: int, of: int) -> list[int]:
     return [i * of // n for i in range(n)]
 
 
+def restyled(trained: TrainedFaces, faces: Faces) -> Image.Image:
+    """Figure 5 of a run to cartoons: the first photograph of each of `faces`' people."""
+    people = by_person(faces)
+    photos = torch.stack([people[i][0] for i in evenly(PAIRS // 2, len(people))])
+    styled = shrunk(cartoons(photos.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    return figure5(photos, styled, emoji(trained, photos)[0])
+
+
+def reversed_faces(trained: TrainedFaces, cache: Path) -> Image.Image:
+    """Figure 9b of a run to photographs: faces of avatars that were not in s."""
+    avatars = draw_avatars(cache, UNSEEN, UNSEEN_SEED)[0].permute(0, 2, 3, 1)
+    return figure9b(avatars, emoji(trained, avatars)[0])
+
+
 def draw(
     trained: TrainedFaces, faces: Faces, networks: Path, upscale: Upscale, wanted: Sequence[str]
 ) -> Iterator[tuple[str, Image.Image]]:
-    """Each of the `wanted` FIGURES by its number.
+    """Each of the `wanted` FIGURES of the main task by its number.
 
     `networks` is where the published upscaler may lie. People are taken in equal steps from the
     order of their files; Figure 2b shows the first photograph of each, Figure 4 the last, and
@@ -179,3 +207,23 @@ def draw(
             yield name, figure7(list(columns7.values()))
         else:
             yield name, figure8(basis(trained, -LENGTH), basis(trained, LENGTH))
+
+
+def figures_of(
+    trained: TrainedFaces,
+    run: Run,
+    data: Path,
+    wanted: Sequence[str],
+    private: bool,
+    upscaler: Path,
+) -> Iterator[tuple[str, Image.Image]]:
+    """Each of the `wanted` figures of `run`, whatever its t is; `upscaler` is for emoji alone."""
+    config = faces_config(run)
+    if config.t == "photographs":
+        yield "9b", reversed_faces(trained, run.folder.parent / "cache")
+        return
+    faces = shown_faces(data, private)
+    if config.t == "cartoons":
+        yield "5", restyled(trained, faces)
+    else:
+        yield from draw(trained, faces, data / "networks", upscale_by(upscaler), wanted)

@@ -1,20 +1,17 @@
-"""A faces run (Sec. 5.2) from data to a trained g: photographs to emoji."""
+"""A faces run (Sec. 5.2) from data to a trained g: photographs to emoji, and its two relatives."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.avatars import avatars
 from training.config import FacesConfig
 from training.dtn import DTN, Domains, train_dtn
-from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
-from training.face_features import FaceFeatures, face_features, raw_features
-from training.face_networks import SIDE, face_discriminator, face_generator
-from training.packages import FACESJS, obtain
+from training.face_data import CONSENTED, read_faces
+from training.face_domains import SOURCES, draw_avatars, face_domains, fit
+from training.face_features import FaceFeatures, face_features
+from training.face_networks import face_discriminator, face_generator
 from training.resnet29 import FEATURES, load_resnet29
 from training.run import Run
 
@@ -30,44 +27,6 @@ class TrainedFaces:
     g: nn.Sequential
 
 
-def draw_avatars(cache: Path, n: int) -> tuple[Tensor, list[dict[str, object]]]:
-    """T: uint8 [n, 3, 64, 64] and the attributes of each; drawn once, then read from `cache`.
-
-    The artwork is fetched by npm where it is not in `cache` yet.
-    """
-    pictures, table = cache / f"avatars-{n}.npy", cache / f"avatars-{n}.json"
-    if not table.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        artwork = obtain(FACESJS, cache)[0].parent
-        attributes, (drawn,) = avatars(n, artwork, (SIDE,))
-        np.save(pictures, drawn)
-        table.write_text(json.dumps(attributes))
-    images = torch.from_numpy(np.load(pictures)).permute(0, 3, 1, 2)
-    return images.contiguous(), json.loads(table.read_text())
-
-
-def source(data: Path) -> Faces:
-    """s: every photograph but those of held-out people."""
-    real, _ = split_by_identity(read_faces(data / "faces", LABELLED))
-    parts = [real, *(read_faces(data / "faces", name) for name in STUDIO)]
-    return Faces(
-        "s",
-        [file for part in parts for file in part.files],
-        [name for part in parts for name in part.identities],
-        torch.cat([part.images for part in parts]),
-    )
-
-
-def cached_features(path: Path, f: FaceFeatures, images: Tensor) -> Tensor:
-    """`raw_features`, computed once: [N, K] on f's device, float16 in `path`."""
-    if path.exists():
-        return torch.from_numpy(np.load(path)).float().to(f.mean.device)
-    raw = raw_features(f, images)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, raw.half().cpu().numpy())
-    return raw.half().float()
-
-
 def evening_weights(fs: Tensor, groups: int, seed: int, power: float = 0.5) -> Tensor:
     """Weights [N] of features [N, K] that make rare kinds of faces come more often.
 
@@ -76,6 +35,7 @@ def evening_weights(fs: Tensor, groups: int, seed: int, power: float = 0.5) -> T
     press photographs do not, and D would make g draw some of the many as the few.
     """
     random = torch.Generator().manual_seed(seed)
+    groups = min(groups, len(fs))
     centres = fs[torch.randperm(len(fs), generator=random)[:groups].to(fs.device)]
     for _ in range(20):
         nearest = torch.cdist(fs, centres).argmin(1)
@@ -111,7 +71,17 @@ def faces_dtn(f: FaceFeatures, config: FacesConfig, device: torch.device) -> DTN
     torch.manual_seed(config.seed)
     g = face_generator(f.width, config.g_width)
     D = face_discriminator(config.d_side, config.d_width)
-    return DTN(f, g, D, config, device, blank=1.0)
+    return DTN(f, g, D, config, device, blank=1.0 if config.t == "avatars" else 0.0)
+
+
+def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
+    """Of a run of faces; with `to_emoji`, of the main task. Raises ValueError where it is not."""
+    config = run.config
+    if not isinstance(config, FacesConfig):
+        raise ValueError(f"{run.folder} is no run of faces")
+    if to_emoji and config.t != "avatars":
+        raise ValueError(f"{run.folder} draws {config.t}, not emoji")
+    return config
 
 
 def train_faces(run: Run, data: Path) -> TrainedFaces:
@@ -120,9 +90,7 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
     `data` holds faces/ and networks/. What takes long is kept in the folder `cache` beside the
     run's.
     """
-    config = run.config
-    if not isinstance(config, FacesConfig):
-        raise ValueError(f"{run.folder} is no run of faces")
+    config = faces_config(run)
     cache = run.folder.parent / "cache"
     f = face_features(
         load_resnet29(data / "networks" / WEIGHTS), config.appearance > 0, config.appearance
@@ -131,26 +99,29 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
         f.remove = state["remove"]
         f.load_state_dict(state)
     else:
-        raw_s, raw_t, _ = features_of_domains(f, config, data, cache)
-        f.fit(raw_s, raw_t, config.remove)
+        fit(f, config, data, cache)
         run.save("f.pt", f.state_dict())
+    of_photographs = SOURCES[config.t] == "photographs"
 
     def gather() -> Domains:
-        raw_s, raw_t, t = features_of_domains(f, config, data, cache)
-        fs = f.standardised(raw_s, photograph=True)
-        ft = f.standardised(raw_t, photograph=False)
+        found = face_domains(f, config, data, cache)
+        fs = f.standardised(found.raw_s, of_photographs)
+        ft = f.standardised(found.raw_t, photograph=False)  # small, as G(x) is
         s_weights = t_weights = None
         if config.balance:
             s_weights = evening_weights(fs, GROUPS, config.seed)
         if config.balance and config.appearance:
-            light_s = lightness(f.numbers(raw_s, photograph=True))
-            light_t = lightness(f.numbers(raw_t, photograph=False))
+            light_s = lightness(f.numbers(found.raw_s, of_photographs))
+            light_t = lightness(f.numbers(found.raw_t, photograph=False))
             t_weights = matching_weights(light_t, light_s, s_weights)
-        return Domains(fs, ft, t.to(run.device), s_weights=s_weights, t_weights=t_weights)
+        return Domains(fs, ft, found.t.to(run.device), s_weights=s_weights, t_weights=t_weights)
 
     dtn = faces_dtn(f, config, run.device)
-    preview = read_faces(data / "faces", "london").images[:32].to(run.device)
-    return TrainedFaces(f, train_dtn(run, dtn, gather, preview))
+    if of_photographs:
+        preview = read_faces(data / "faces", CONSENTED).images[:32]
+    else:
+        preview = draw_avatars(cache, config.avatars)[0][:32]
+    return TrainedFaces(f, train_dtn(run, dtn, gather, preview.to(run.device)))
 
 
 def load_faces(run: Run, data: Path) -> TrainedFaces:
@@ -159,17 +130,3 @@ def load_faces(run: Run, data: Path) -> TrainedFaces:
     if state is None or state["step"] < run.config.steps:
         raise ValueError(f"{run.folder} is not finished: run `dtn train {run.name}` first")
     return train_faces(run, data)
-
-
-def features_of_domains(
-    f: FaceFeatures, config: FacesConfig, data: Path, cache: Path
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What f reads raw of s, mirrored s too, and of T; and T itself on the CPU."""
-    kind = "colours" if config.appearance else "identity"
-    t, _ = draw_avatars(cache, config.avatars)
-    raw_t = cached_features(cache / f"{kind}-avatars-{config.avatars}.npy", f, t)
-    path = cache / f"{kind}-s.npy"
-    if path.exists():
-        return cached_features(path, f, t), raw_t, t
-    s = source(data).images
-    return cached_features(path, f, torch.cat([s, s.flip(3)])), raw_t, t

@@ -1,5 +1,6 @@
 """A faces run on faces, artwork and weights made here: trained, resumed, measured, exported."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,9 +19,10 @@ from tests.training.tfjs_model import integers, node
 from training import cli
 from training.config import FacesConfig, preset
 from training.face_data import Faces
+from training.face_domains import cartoons, draw_avatars, face_domains, shrunk, source
 from training.face_evaluate import auc, best_of_several, detection, emoji, spread
 from training.face_networks import face_discriminator, face_generator
-from training.faces import WEIGHTS, TrainedFaces, draw_avatars, evening_weights, train_faces
+from training.faces import WEIGHTS, TrainedFaces, evening_weights, train_faces
 from training.likeness import KINDS
 from training.paper_commands import evaluate
 from training.recognisers import Crop, FaceNet, Recogniser
@@ -57,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_npm(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.faces.obtain", lambda *_: [runs / "artwork" / "svgs.js"])
+    monkeypatch.setattr("training.face_domains.obtain", lambda *_: [runs / "artwork" / "svgs.js"])
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_a_run_leaves_what_it_made(trained: TrainedFaces, run: Run) -> None:
 def test_a_second_start_trains_nothing(
     trained: TrainedFaces, run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.faces.features_of_domains", None)
+    monkeypatch.setattr("training.faces.face_domains", None)
     again = train_faces(run, data)
     for one, other in ((trained.f, again.f), (trained.g, again.g)):
         assert all(
@@ -125,7 +127,7 @@ def test_avatars_are_drawn_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> 
     t, attributes = draw_avatars(runs / "cache", 24)
     assert t.shape == (24, 3, 64, 64)
     assert len(attributes) == 24
-    monkeypatch.setattr("training.faces.avatars", None)
+    monkeypatch.setattr("training.face_domains.avatars", None)
     assert torch.equal(draw_avatars(runs / "cache", 24)[0], t)
 
 
@@ -274,3 +276,55 @@ def test_the_export_runs_without_torch(
     again = session.run(None, {"x": photographs[:1]})[1]
     assert again[0] == pytest.approx(distances[0].item(), rel=0.02)
     assert "Domain Transfer Network" in (folder / "CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("t", "figure", "size"),
+    [("photographs", "9b", (6 * 2 * 96 + 5 * 8, 8 * 96 + 7 * 8)), ("cartoons", "5", (4 * 3 * 96 + 3 * 8, 96))],
+)
+def test_other_domains_train_and_have_a_figure(
+    t: str, figure: str, size: tuple[int, int], config: FacesConfig, runs: Path, data: Path
+) -> None:
+    run = Run(runs / t, "faces_smoke", dataclasses.replace(config, t=t))  # type: ignore[arg-type]
+    train_faces(run, data)
+    assert (run.folder / "grid-000004.png").exists()
+    arguments = [str(run.folder), "--data", str(data)]
+    drawn = CliRunner().invoke(cli.figures, arguments)
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(run.folder / f"figure{figure}.png") as image:
+        assert image.size == size
+    refused = CliRunner().invoke(cli.figures, [*arguments, "--figure", "4"])
+    assert refused.exit_code == 2
+    assert f"has the figures {figure}, not 4" in refused.output
+    exported = CliRunner().invoke(cli.export, [*arguments, "--out", str(runs / "model")])
+    assert exported.exit_code == 2
+    assert f"draws {t}, not emoji" in exported.output
+
+
+def test_the_reverse_direction_has_the_f_of_the_main_task(
+    trained: TrainedFaces, config: FacesConfig, runs: Path, data: Path
+) -> None:
+    back = dataclasses.replace(config, t="photographs")
+    again = train_faces(Run(runs / "back", "faces_smoke", back), data).f
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in trained.f.state_dict().items())
+
+
+def test_in_the_reverse_direction_g_draws_photographs_without_held_out_people(
+    trained: TrainedFaces, config: FacesConfig, runs: Path, data: Path
+) -> None:
+    back = dataclasses.replace(config, t="photographs")
+    found = face_domains(trained.f, back, data, runs / "cache")
+    assert len(found.raw_s) == config.avatars
+    assert len(found.raw_t) == len(found.t) == len(source(data)) == 32 - 8 + 12
+    assert found.t.shape[1:] == (3, 64, 64)
+    assert torch.equal(found.t, shrunk(source(data).images))
+
+
+def test_a_cartoon_is_flat_with_dark_outlines() -> None:
+    ramp = torch.linspace(60, 200, 152).byte().expand(1, 3, 152, 152).clone()
+    ramp[..., 100:] = 20  # an edge
+    drawn = cartoons(ramp)
+    assert drawn.shape == ramp.shape
+    assert len(drawn[0, 0].unique()) < len(ramp[0, 0].unique()) / 4
+    edge = drawn[0, :, 76, 97:103].float().mean(0)
+    assert edge.min() < drawn[0, :, 76, 80:90].float().mean() / 2

@@ -1,0 +1,133 @@
+"""S and T of a faces run: which pictures they hold, and what f reads of them.
+
+Photographs become avatars (the main task, Sec. 5.2), avatars photographs (the reverse direction,
+Figure 9b), or photographs cartoons of themselves (style transfer, Figure 5).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageChops, ImageFilter, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from training.avatars import avatars
+from training.config import FacesConfig
+from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
+from training.face_features import FaceFeatures, raw_features
+from training.face_networks import SIDE
+from training.packages import FACESJS, obtain
+
+# What is s, by what is t.
+SOURCES = {"avatars": "photographs", "cartoons": "photographs", "photographs": "avatars"}
+SMOOTH = 7  # pixels of 152, the side of a cartoon's median filter
+TONES = 3  # bits of a cartoon's colours
+INK = 6  # how dark its outlines are
+
+
+@dataclass(frozen=True)
+class FaceDomains:
+    """Raw numbers of f for s [N, n] and t [M, n], and t itself, uint8 [M, 3, 64, 64]."""
+
+    raw_s: Tensor
+    raw_t: Tensor
+    t: Tensor
+
+
+def draw_avatars(cache: Path, n: int, seed: int = 0) -> tuple[Tensor, list[dict[str, object]]]:
+    """Avatars: uint8 [n, 3, 64, 64] and the attributes of each; drawn once, then in `cache`.
+
+    The artwork is fetched by npm where it is not in `cache` yet. T is drawn with seed 0.
+    """
+    name = f"avatars-{n}" if seed == 0 else f"avatars-{n}-{seed}"
+    pictures, table = cache / f"{name}.npy", cache / f"{name}.json"
+    if not table.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        artwork = obtain(FACESJS, cache)[0].parent
+        attributes, (drawn,) = avatars(n, artwork, (SIDE,), seed)
+        np.save(pictures, drawn)
+        table.write_text(json.dumps(attributes))
+    images = torch.from_numpy(np.load(pictures)).permute(0, 3, 1, 2)
+    return images.contiguous(), json.loads(table.read_text())
+
+
+def source(data: Path) -> Faces:
+    """Every photograph but those of held-out people."""
+    real, _ = split_by_identity(read_faces(data / "faces", LABELLED))
+    parts = [real, *(read_faces(data / "faces", name) for name in STUDIO)]
+    return Faces(
+        "s",
+        [file for part in parts for file in part.files],
+        [name for part in parts for name in part.identities],
+        torch.cat([part.images for part in parts]),
+    )
+
+
+def shrunk(photographs: Tensor) -> Tensor:
+    """uint8 [N, 3, 152, 152] to [N, 3, 64, 64], by area."""
+    parts = torch.split(photographs, 1000)
+    small = [F.interpolate(x.float(), (SIDE, SIDE), mode="area").round().byte() for x in parts]
+    return torch.cat(small)
+
+
+def cartoons(photographs: Tensor) -> Tensor:
+    """Photographs restyled by a fixed filter: flat colours and dark outlines, uint8 [N, 3, S, S].
+
+    The paper had a network restyle them after a single picture (Johnson et al. 2016).
+    """
+    drawn = torch.empty_like(photographs)
+    for i, photograph in enumerate(tqdm(photographs, "drawing cartoons", leave=False)):
+        picture = Image.fromarray(photograph.permute(1, 2, 0).numpy())
+        flat = picture.filter(ImageFilter.MedianFilter(SMOOTH))
+        edges = flat.convert("L").filter(ImageFilter.FIND_EDGES)
+        ink = ImageOps.invert(edges.point(lambda value: min(255, INK * value)))
+        styled = ImageChops.multiply(ImageOps.posterize(flat, TONES), ink.convert("RGB"))
+        drawn[i] = torch.from_numpy(np.array(styled)).permute(2, 0, 1)
+    return drawn
+
+
+def face_pictures(kind: str, config: FacesConfig, data: Path, cache: Path) -> Tensor:
+    """uint8 [N, 3, S, S]: "photographs" and their mirror images are of 152 px, "avatars",
+    "cartoons" and "small photographs" of 64."""
+    if kind == "avatars":
+        return draw_avatars(cache, config.avatars)[0]
+    photographs = source(data).images
+    if kind == "photographs":
+        return torch.cat([photographs, photographs.flip(3)])
+    return shrunk(cartoons(photographs) if kind == "cartoons" else photographs)
+
+
+def read(kind: str, f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> Tensor:
+    """Raw numbers [N, n] of f for `face_pictures`, computed once, float16 in `cache`."""
+    name = f"avatars-{config.avatars}" if kind == "avatars" else kind.replace(" ", "-")
+    path = cache / f"{'colours' if config.appearance else 'identity'}-{name}.npy"
+    if path.exists():
+        return torch.from_numpy(np.load(path)).float().to(f.mean.device)
+    raw = raw_features(f, face_pictures(kind, config, data, cache))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, raw.half().cpu().numpy())
+    return raw.half().float()
+
+
+def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
+    """Let `f` learn what to expect of faces, and which directions tell drawings from photographs.
+
+    For the reverse direction it is the f of the main task.
+    """
+    drawings = "cartoons" if config.t == "cartoons" else "avatars"
+    photographs, drawn = (read(kind, f, config, data, cache) for kind in ("photographs", drawings))
+    f.fit(photographs, drawn, config.remove)
+
+
+def face_domains(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> FaceDomains:
+    """What f reads of s and t, and t on the CPU."""
+    t = "small photographs" if config.t == "photographs" else config.t
+    return FaceDomains(
+        read(SOURCES[config.t], f, config, data, cache),
+        read(t, f, config, data, cache),
+        face_pictures(t, config, data, cache),
+    )
