@@ -96,10 +96,10 @@ class DigitsConfig(DTNConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FacesConfig(DTNConfig):
-    """A run from photographs of faces to emoji, Sec. 5.2, or back, or to cartoons."""
+    """A run from photographs of faces to emoji, Sec. 5.2, or back, or to posters."""
 
     # What T holds; s is avatars where it is photographs (Figure 9b), else photographs.
-    t: Literal["avatars", "photographs", "cartoons"] = "avatars"
+    t: Literal["avatars", "photographs", "posters"] = "avatars"
     avatars: int = 32_000  # how many different ones there are
     d_side: int = 64  # pixels of D's input; the paper has 152
     # Of f, beyond the paper's plain representation.
@@ -191,7 +191,7 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
     "emoji": EMOJI,
     # Figures 9b and 5: the emoji's recipe between other domains.
     "faces_reverse": dataclasses.replace(EMOJI, t="photographs", steps=6000),
-    "faces_style": dataclasses.replace(EMOJI, t="cartoons", steps=6000),
+    "faces_style": dataclasses.replace(EMOJI, t="posters", appearance=0.0, steps=6000),
     # As in Sec. 5.2, with f, s and t that can be had.
     "faces_paper": FacesConfig(
         steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152

@@ -1,7 +1,7 @@
 """S and T of a faces run: which pictures they hold, and what f reads of them.
 
 Photographs become avatars (the main task, Sec. 5.2), avatars photographs (the reverse direction,
-Figure 9b), or photographs cartoons of themselves (style transfer, Figure 5).
+Figure 9b), or photographs posters of themselves (style transfer, Figure 5).
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,10 +23,12 @@ from training.face_networks import SIDE
 from training.packages import FACESJS, obtain
 
 # What is s, by what is t.
-SOURCES = {"avatars": "photographs", "cartoons": "photographs", "photographs": "avatars"}
-SMOOTH = 7  # pixels of 152, the side of a cartoon's median filter
-TONES = 3  # bits of a cartoon's colours
-INK = 6  # how dark its outlines are
+SOURCES = {"avatars": "photographs", "posters": "photographs", "photographs": "avatars"}
+# Of a poster, from shade to light: its inks, and the grey level up to which each goes.
+INKS = ((24, 40, 72), (200, 62, 70), (240, 160, 72), (252, 240, 214))
+UP_TO = (62, 118, 176, 256)
+SMOOTH = 5  # pixels of 152, the side of the median filter before
+CLIPPED = 2  # per cent of a picture that may lie beyond black and beyond white
 
 
 @dataclass(frozen=True)
@@ -74,31 +76,30 @@ def shrunk(photographs: Tensor) -> Tensor:
     return torch.cat(small)
 
 
-def cartoons(photographs: Tensor) -> Tensor:
-    """Photographs restyled by a fixed filter: flat colours and dark outlines, uint8 [N, 3, S, S].
+def posters(photographs: Tensor) -> Tensor:
+    """Photographs restyled by a fixed filter, as if printed in four inks: uint8 [N, 3, S, S].
 
     The paper had a network restyle them after a single picture (Johnson et al. 2016).
     """
-    drawn = torch.empty_like(photographs)
-    for i, photograph in enumerate(tqdm(photographs, "drawing cartoons", leave=False)):
-        picture = Image.fromarray(photograph.permute(1, 2, 0).numpy())
-        flat = picture.filter(ImageFilter.MedianFilter(SMOOTH))
-        edges = flat.convert("L").filter(ImageFilter.FIND_EDGES)
-        ink = ImageOps.invert(edges.point(lambda value: min(255, INK * value)))
-        styled = ImageChops.multiply(ImageOps.posterize(flat, TONES), ink.convert("RGB"))
-        drawn[i] = torch.from_numpy(np.array(styled)).permute(2, 0, 1)
-    return drawn
+    levels = np.searchsorted(UP_TO, np.arange(256), side="right")
+    inks = torch.tensor(INKS, dtype=torch.uint8)[torch.from_numpy(levels)]
+    printed = torch.empty_like(photographs)
+    for i, photograph in enumerate(tqdm(photographs, "printing posters", leave=False)):
+        picture = Image.fromarray(photograph.permute(1, 2, 0).numpy()).convert("L")
+        flat = ImageOps.autocontrast(picture, CLIPPED).filter(ImageFilter.MedianFilter(SMOOTH))
+        printed[i] = inks[torch.from_numpy(np.array(flat)).long()].permute(2, 0, 1)
+    return printed
 
 
 def face_pictures(kind: str, config: FacesConfig, data: Path, cache: Path) -> Tensor:
     """uint8 [N, 3, S, S]: "photographs" and their mirror images are of 152 px, "avatars",
-    "cartoons" and "small photographs" of 64."""
+    "posters" and "small photographs" of 64."""
     if kind == "avatars":
         return draw_avatars(cache, config.avatars)[0]
     photographs = source(data).images
     if kind == "photographs":
         return torch.cat([photographs, photographs.flip(3)])
-    return shrunk(cartoons(photographs) if kind == "cartoons" else photographs)
+    return shrunk(posters(photographs) if kind == "posters" else photographs)
 
 
 def read(kind: str, f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> Tensor:
@@ -118,7 +119,7 @@ def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
 
     For the reverse direction it is the f of the main task.
     """
-    drawings = "cartoons" if config.t == "cartoons" else "avatars"
+    drawings = "posters" if config.t == "posters" else "avatars"
     photographs, drawn = (read(kind, f, config, data, cache) for kind in ("photographs", drawings))
     f.fit(photographs, drawn, config.remove)
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from training.face_data import CONSENTED, LABELLED, Faces, read_faces, split_by_identity
-from training.face_domains import cartoons, draw_avatars, shrunk
+from training.face_domains import draw_avatars, posters, shrunk
 from training.face_evaluate import drawn, emoji
 from training.face_networks import SIDE
 from training.faces import TrainedFaces, faces_config
@@ -27,7 +27,7 @@ from training.upscaler_peers import DELIVERED, NAME, bicubic, figure7, published
 from training.upscaler_peers import enlarge as enlarge_published
 
 # By what t is in the run.
-FIGURES = {"avatars": ("2b", "4", "6", "7", "8"), "cartoons": ("5",), "photographs": ("9b",)}
+FIGURES = {"avatars": ("2b", "4", "6", "7", "8"), "posters": ("5",), "photographs": ("9b",)}
 GAP = 8  # pixels between groups
 CHOSEN = (214, 60, 40)  # the frame of Eq. 8's choice
 SMALL, LARGE = 96, 256  # pixels of a picture
@@ -162,10 +162,10 @@ def evenly(n: int, of: int) -> list[int]:
 
 
 def restyled(trained: TrainedFaces, faces: Faces) -> Image.Image:
-    """Figure 5 of a run to cartoons: the first photograph of each of `faces`' people."""
+    """Figure 5 of a run to posters: the first photograph of each of `faces`' people."""
     people = by_person(faces)
     photos = torch.stack([people[i][0] for i in evenly(PAIRS // 2, len(people))])
-    styled = shrunk(cartoons(photos.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    styled = shrunk(posters(photos.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     return figure5(photos, styled, emoji(trained, photos)[0])
 
 
@@ -223,7 +223,7 @@ def figures_of(
         yield "9b", reversed_faces(trained, run.folder.parent / "cache")
         return
     faces = shown_faces(data, private)
-    if config.t == "cartoons":
+    if config.t == "posters":
         yield "5", restyled(trained, faces)
     else:
         yield from draw(trained, faces, data / "networks", upscale_by(upscaler), wanted)

@@ -19,7 +19,7 @@ from tests.training.tfjs_model import integers, node
 from training import cli
 from training.config import FacesConfig, preset
 from training.face_data import Faces
-from training.face_domains import cartoons, draw_avatars, face_domains, shrunk, source
+from training.face_domains import INKS, draw_avatars, face_domains, posters, shrunk, source
 from training.face_evaluate import auc, best_of_several, detection, emoji, spread
 from training.face_networks import face_discriminator, face_generator
 from training.faces import WEIGHTS, TrainedFaces, evening_weights, train_faces
@@ -280,7 +280,10 @@ def test_the_export_runs_without_torch(
 
 @pytest.mark.parametrize(
     ("t", "figure", "size"),
-    [("photographs", "9b", (6 * 2 * 96 + 5 * 8, 8 * 96 + 7 * 8)), ("cartoons", "5", (4 * 3 * 96 + 3 * 8, 96))],
+    [
+        ("photographs", "9b", (6 * 2 * 96 + 5 * 8, 8 * 96 + 7 * 8)),
+        ("posters", "5", (4 * 3 * 96 + 3 * 8, 96)),
+    ],
 )
 def test_other_domains_train_and_have_a_figure(
     t: str, figure: str, size: tuple[int, int], config: FacesConfig, runs: Path, data: Path
@@ -320,11 +323,11 @@ def test_in_the_reverse_direction_g_draws_photographs_without_held_out_people(
     assert torch.equal(found.t, shrunk(source(data).images))
 
 
-def test_a_cartoon_is_flat_with_dark_outlines() -> None:
-    ramp = torch.linspace(60, 200, 152).byte().expand(1, 3, 152, 152).clone()
-    ramp[..., 100:] = 20  # an edge
-    drawn = cartoons(ramp)
+def test_a_poster_has_four_inks_and_keeps_the_order_of_shades() -> None:
+    ramp = torch.linspace(40, 220, 152).byte().expand(2, 3, 152, 152)
+    drawn = posters(ramp)
     assert drawn.shape == ramp.shape
-    assert len(drawn[0, 0].unique()) < len(ramp[0, 0].unique()) / 4
-    edge = drawn[0, :, 76, 97:103].float().mean(0)
-    assert edge.min() < drawn[0, :, 76, 80:90].float().mean() / 2
+    row = drawn[0, :, 76].T
+    assert {tuple(ink.tolist()) for ink in row} == set(INKS)
+    assert [tuple(ink.tolist()) for ink in torch.unique_consecutive(row, dim=0)] == list(INKS)
+    assert torch.equal(drawn[0], drawn[1])
