@@ -4,9 +4,16 @@ from typing import Any
 
 ROWS = {
     "transfer_accuracy": "transfer accuracy: the judge reads G(x) as x's label (Table 1)",
+    "threes_accuracy": "the same of 3s alone (Table 3)",
+    "untransferred_accuracy": "the judge on pictures that were not transferred",
     "f_accuracy": "f on the same pictures",
     "f_accuracy_on_t": "f on t, whose labels it never saw",
     "judge_accuracy": "the judge on its own test set",
+    "nearest_train": "t read by its nearest neighbour among G(train split) (Table 2)",
+    "nearest_test": "the same among G(test split)",
+    "nearest_train_by_gt": "G(t) read by its nearest neighbour among G(train split)",
+    "nearest_test_by_gt": "the same among G(test split)",
+    "taught_train": "t read by a classifier taught on G(train split)",
     "f_distance_mean": "mean ‖f(x) - f(G(x))‖",
     "median_rank_MobileFaceNet": "median rank in Table 4's search, judged by MobileFaceNet",
     "median_rank_share_MobileFaceNet": "the same as a share of the gallery",
@@ -26,7 +33,8 @@ ROWS = {
 
 def _figure(name: str, metric: dict[str, Any]) -> str:
     value = metric["value"]
-    shown = f"{100 * value:.2f} %" if name.endswith(("accuracy", "accuracy_on_t")) else f"{value}"
+    share = "accuracy" in name or name.startswith(("nearest", "taught"))
+    shown = f"{100 * value:.2f} %" if share else f"{value}"
     return f"| {ROWS.get(name, name)} | {shown} | `{metric['split']}` ({metric['n']:,}) |"
 
 

@@ -39,7 +39,7 @@ def test_a_digit_is_drawn(open_page: OpenPage, url: str) -> None:
     page = open_page(f"{url}/#digits")
     draw(page, (0.5, 0.15), (0.5, 0.85))
     expect_digit(page)
-    expect(page.locator("#digit-result")).to_have_attribute("alt", re.compile("digits@1"))
+    expect(page.locator("#digit-result")).to_have_attribute("alt", re.compile("digits@2"))
     one = page.get_attribute("#digit-result", "src")
     draw(page, (0.2, 0.5), (0.8, 0.5))
     expect(page.locator("#digit-result")).not_to_have_attribute("src", one or "")
