@@ -212,9 +212,7 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
 }
 
 
-PRESETS |= {
-    row.preset: dataclasses.replace(PRESETS["digits_paper"], **row.changes) for row in CHANGED
-}
+PRESETS |= {row.preset: dataclasses.replace(PRESETS[row.base], **row.changes) for row in CHANGED}
 # Table 2's peer: f's recipe, with t to tell from s.
 PRESETS["dann"] = DigitsConfig(f=F_DIGITS, judge=JUDGE, steps=F_DIGITS.steps, batch=64)
 # Table 1's DTN on an f that learned from the real pictures as they are.

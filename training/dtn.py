@@ -141,7 +141,8 @@ class DTN:
         """E ‖∇ log-odds of "real"‖² over real t (Mescheder et al. 2018, R1)."""
         t = t.detach().requires_grad_()
         (logits,) = self.look(t)
-        odds = logits[:, 2] - logits[:, :2].logsumexp(1)
+        fakes = logits[:, :1] if self.config.adversary == "binary" else logits[:, :2]
+        odds = logits[:, 2] - fakes.logsumexp(1)
         (slope,) = torch.autograd.grad(odds.sum(), t, create_graph=True)
         return slope.square().sum((1, 2, 3)).mean()
 

@@ -14,7 +14,9 @@ from training.rows import (
     PLUS,
     REVERSE,
     TABLE1,
+    TABLE1_PLUS,
     TABLE3,
+    TABLE3_PLUS,
     UNTRANSFERRED,
     VARIANTS,
     Row,
@@ -69,6 +71,7 @@ TABLES: dict[str, tuple[Line, ...]] = {
         *lines((*TABLE1, DTN_PLUS, PLAIN_F), "transfer_accuracy"),
         *lines((UNTRANSFERRED,), "untransferred_accuracy"),
     ),
+    "table1_plus": lines((DTN_PLUS, *TABLE1_PLUS), "transfer_accuracy"),
     "plus": lines((DTN, *PLUS), "transfer_accuracy"),
     "table2": (
         Line("SA (Fernando et al. 2013)", "", "", 0.5932),
@@ -83,6 +86,7 @@ TABLES: dict[str, tuple[Line, ...]] = {
         Line("a classifier taught on G(train split), DTN+", "digits", "taught_train"),
     ),
     "table3": lines(TABLE3, "threes_accuracy"),
+    "table3_plus": lines((DTN_PLUS, *TABLE3_PLUS), "threes_accuracy"),
     "variants": lines(VARIANTS, "transfer_accuracy"),
     "reverse": lines((REVERSE,), "transfer_accuracy"),
 }

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from training.config import DigitsConfig, of_digits, preset
 from training.evaluate import TABLES
-from training.rows import DANN, DTN_PLUS
+from training.rows import DANN, DTN_PLUS, TABLE1_PLUS, TABLE3_PLUS
 from training.shelf import shelf_names
 
 # The scale of two CPU cores, in fields of DTNConfig: a few minutes of a core for each run.
 SMALL = {"steps": 1200, "batch": 32, "lr": 5e-4}
-SMALL_ALREADY = (DTN_PLUS.preset, DANN.preset)
+SMALL_ALREADY = {row.preset for row in (DTN_PLUS, DANN, *TABLE1_PLUS, *TABLE3_PLUS)}
 
 
 @dataclass(frozen=True)
