@@ -22,13 +22,14 @@ TITLES = {
 }
 NOTES = {
     "table1": "A judge taught on MNIST's train split reads G(x); right is x's own label.",
-    "table1_plus": "What the paper leaves out of its DTN, left out of DTN+. The paper's figures are those of its own DTN.",
+    "table1_plus": "What the paper leaves out of its DTN, left out of DTN+. The paper's "
+    "figures are those of its own.",
     "plus": "Compare with DTN in the first line.",
     "table2": "Read right of `mnist_test` (t) without one of its labels. DANN is f's network and "
     "recipe with a domain classifier, trained here on the same pictures; SA was not rerun.",
     "table3": "Read right among transferred pictures of a 3. f's 3s may come from all it learns "
     "from: real, photographed meters, rendered; where f is not shown it, from none.",
-    "table3_plus": "As above; the paper's figures are those of its own DTN.",
+    "table3_plus": "As above, with DTN+; the paper's figures are those of its own DTN.",
     "variants": "The paper reports no figures: “mostly unchanged”, “no noticeable improvement”.",
     "reverse": "A judge taught on `svhn_train` reads G(x); the paper shows pictures only.",
 }
