@@ -37,7 +37,7 @@ def dtn_serve(models: Path, **settings: object) -> Iterator[tuple[subprocess.Pop
             url = ""
             for line in process.stderr:
                 url = url or "".join(re.findall(r"listening on (http\S+)", line))
-                if "ready: digits@1" in line:
+                if " ready: " in line:
                     break
             yield process, url
         finally:
