@@ -93,8 +93,10 @@ class DTN:
         second: SecondGAN | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        if config.const_logits and head is None:
+            raise ValueError("const_logits wants an f that is a classifier; this one has no logits")
         self.f = f
-        self.head = head  # f's classifier: features to logits
+        self.head = head if config.const_logits else None  # f's classifier: features to logits
         self.start: Features = Pixels() if config.from_pixels else f  # what g is applied to
         self.config = config
         self.device = device
@@ -169,8 +171,9 @@ class DTN:
     def const(self, fx: Tensor, fgx: Tensor) -> Tensor:
         """L_CONST (Eq. 5) of features [B, K], a share of it in the logits of f's classifier."""
         loss = const_loss(fx, fgx, self.config.d)
-        if self.head is None or not (share := self.config.const_logits):
+        if self.head is None:
             return loss
+        share = self.config.const_logits
         return (1 - share) * loss + share * logits_loss(fx, fgx, self.head)
 
     def generate(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:

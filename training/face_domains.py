@@ -93,13 +93,19 @@ def posters(photographs: Tensor) -> Tensor:
 
 def face_pictures(kind: str, config: FacesConfig, data: Path, cache: Path) -> Tensor:
     """uint8 [N, 3, S, S]: "photographs" and their mirror images are of 152 px, "avatars",
-    "posters" and "small photographs" of 64."""
+    "posters" and "small photographs" of 64; these are drawn once, then in `cache`."""
     if kind == "avatars":
         return draw_avatars(cache, config.avatars)[0]
+    path = cache / f"{kind.replace(' ', '-')}.npy"
+    if path.exists():
+        return torch.from_numpy(np.load(path))
     photographs = source(data).images
     if kind == "photographs":
         return torch.cat([photographs, photographs.flip(3)])
-    return shrunk(posters(photographs) if kind == "posters" else photographs)
+    small = shrunk(posters(photographs) if kind == "posters" else photographs)
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(path, small.numpy())
+    return small
 
 
 def read(kind: str, f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> Tensor:

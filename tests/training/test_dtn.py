@@ -116,6 +116,7 @@ def test_g_s_update_leaves_d_s_weights_alone(
         {"lr_decay": True},
         {"common_batch": True},
         {"const_logits": 0.7},
+        {"adversary": "binary", "r1": 1.0, "r1_every": 1},
     ],
 )
 def test_every_option_trains(
@@ -181,6 +182,12 @@ def test_a_share_of_l_const_is_blind_to_what_f_s_classifier_ignores(
     )
     assert logits.item() == pytest.approx(0.0, abs=1e-9) and features.item() > 0.01
     assert mixed.item() == pytest.approx(0.75 * features.item())
+
+
+def test_l_const_in_logits_wants_a_classifier(f: DigitNet, config: DTNConfig) -> None:
+    own = digits_dtn(f, config, CPU)
+    with pytest.raises(ValueError, match="this one has no logits"):
+        DTN(f, own.g, own.D, dataclasses.replace(config, const_logits=0.5), CPU)
 
 
 def test_g_learns_to_draw_t(
