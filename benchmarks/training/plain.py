@@ -4,7 +4,7 @@ The same f, g and D and the same losses (Eq. 3 to 6), in float32, eager, with tw
 pictures. f(x) is computed where it is needed, which is at every step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,10 +56,15 @@ class PlainLoop:
         self.g_optimizer = torch.optim.Adam(g.parameters(), config.lr, betas)
         self.d_optimizer = torch.optim.Adam(D.parameters(), config.lr, betas)
 
-    def told(self, x: Tensor, kind: int) -> Tensor:
-        """-log D_kind(x), averaged."""
-        target = torch.full((len(x),), kind, device=self.device)
-        return F.cross_entropy(self.D(x), target)
+    def look(self, *pictures: Tensor) -> Sequence[Tensor]:
+        """D's logits of each kind of pictures, in one batch where the preset has it so."""
+        if self.config.common_batch:
+            return torch.split(self.D(torch.cat(pictures)), len(pictures[0]))
+        return [self.D(x) for x in pictures]
+
+    def told(self, logits: Tensor, kind: int) -> Tensor:
+        """-log D_kind of logits [B, 3], averaged."""
+        return F.cross_entropy(logits, torch.full((len(logits),), kind, device=self.device))
 
     def step(self, x: Tensor, t: Tensor) -> float:
         """One update of D and one of g on x [B, 3, 32, 32] and t [B, 1, 32, 32]; L_G."""
@@ -67,11 +72,14 @@ class PlainLoop:
         with torch.no_grad():
             fx, ft = self.f.features(x), self.f.features(t)
         gx, gt = self.g(fx), self.g(ft)
-        d_loss = self.told(gx.detach(), 0) + self.told(gt.detach(), 1) + self.told(t, 2)
+        of_gx, of_gt, of_t = self.look(gx.detach(), gt.detach(), t)
+        d_loss = self.told(of_gx, 0) + self.told(of_gt, 1) + self.told(of_t, 2)
         self.d_optimizer.zero_grad()
         d_loss.backward()  # type: ignore[no-untyped-call]
         self.d_optimizer.step()
-        loss = self.told(gx, 2) + self.told(gt, 2)
+        beside = (t,) if self.config.common_batch else ()
+        of_gx, of_gt, *_ = self.look(gx, gt, *beside)
+        loss = self.told(of_gx, 2) + self.told(of_gt, 2)
         loss = loss + self.config.alpha * F.mse_loss(self.f.features(gx), fx)
         loss = loss + self.config.beta * F.mse_loss(gt, t)
         self.g_optimizer.zero_grad()
