@@ -80,7 +80,8 @@ def evaluate(table: str, runs: Path, run: str, protocol: str | None, out: Path, 
     """Print TABLE of the paper beside the figures of the finished runs.
 
     table4 measures a run of faces first: Table 4, Eq. 8, likeness, validity. report writes
-    REPRODUCTION.md of all that is finished, and the figures themselves beside it as JSON.
+    REPRODUCTION.md of all that is finished, and the figures themselves beside it as JSON; those
+    of runs that are elsewhere stay in it.
     """
     if table == "report":
         for path in write_report(runs, runs / run, out):

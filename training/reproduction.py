@@ -35,13 +35,23 @@ NOTES = {
 }
 
 
-def collect(runs: Path, faces: Path) -> dict[str, Any]:
-    """What finished runs left: the records of digits, and of the faces' run its Table 4."""
+def collect(runs: Path, faces: Path, before: dict[str, Any]) -> dict[str, Any]:
+    """What finished runs left: the records of digits, and of the faces' run its Table 4.
+
+    A run that is not here any more, or was made elsewhere, stays as `before` has it.
+    """
+    records = {which_run(record): record for record in [*before["runs"], *finished(runs)]}
     path = faces / "table4.json"
     return {
-        "runs": finished(runs),
-        "table4": json.loads(path.read_text()) if path.exists() else None,
+        "runs": [records[which] for which in sorted(records)],
+        "table4": json.loads(path.read_text()) if path.exists() else before["table4"],
     }
+
+
+def which_run(record: dict[str, Any]) -> tuple[str, int, str, int, int]:
+    """What tells runs apart: two that agree in it are the same run, made twice."""
+    preset, seed, protocol = record["preset"], record["seed"], record["protocol"]
+    return preset, seed, protocol, record["steps"], record["batch"]
 
 
 def table_row(line: Line, figure: Figure | None) -> str:
@@ -126,12 +136,14 @@ def with_summary(text: str, results: dict[str, Any]) -> str:
 def write_report(runs: Path, faces: Path, out: Path) -> list[Path]:
     """REPRODUCTION.md, the figures beside it, and the table in a README beside both.
 
+    Figures that are there already stay where no run of `runs` has newer ones.
     Raises FileNotFoundError without any figure.
     """
-    results = collect(runs, faces)
+    figures = out.with_suffix(".json")
+    before = json.loads(figures.read_text()) if figures.exists() else {"runs": [], "table4": None}
+    results = collect(runs, faces, before)
     if not results["runs"] and results["table4"] is None:
         raise FileNotFoundError(f"no finished run in {runs}: run `dtn reproduce table1` first")
-    figures = out.with_suffix(".json")
     figures.write_text(json.dumps(results, indent=1) + "\n")
     out.write_text(render(results))
     readme = out.with_name("README.md")

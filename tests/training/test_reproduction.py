@@ -41,6 +41,17 @@ def test_every_figure_comes_with_what_it_is_worth(tmp_path: Path) -> None:
     assert len(json.loads(figures.read_text())["runs"]) == 2
 
 
+def test_figures_of_runs_that_are_gone_stay(tmp_path: Path) -> None:
+    here, elsewhere, out = tmp_path / "here", tmp_path / "elsewhere", tmp_path / "R.md"
+    write(elsewhere, record("digits_paper", 0, 0.80), record("digits_paper", 1, 0.82))
+    write_report(elsewhere, tmp_path / "none", out)
+    write(here, record("digits_paper", 1, 0.90), record("digits", 0, 0.95))
+    text, figures = write_report(here, tmp_path / "none", out)
+    assert "| DTN | 90.66 % | 85.00 % ± 7.07 | 0, 1 |" in text.read_text()
+    kept = [(run["preset"], run["seed"]) for run in json.loads(figures.read_text())["runs"]]
+    assert kept == [("digits", 0), ("digits_paper", 0), ("digits_paper", 1)]
+
+
 def test_what_was_not_run_is_left_empty(tmp_path: Path) -> None:
     write(tmp_path, record("digits_paper", 0, 0.8765))
     text = write_report(tmp_path, tmp_path / "none", tmp_path / "R.md")[0].read_text()
