@@ -11,7 +11,7 @@ from training.config import of_digits
 from training.figures import SCALE, grid, pair_grid
 from training.networks import to_unit
 from training.render import house_numbers
-from training.rows import TABLE3
+from training.rows import DTN_PLUS, TABLE3, TABLE3_PLUS
 from training.run import Run, open_run
 from training.train import OMITTED, Trained, load
 
@@ -38,21 +38,21 @@ def order_of_threes(trained: Trained, pictures: Tensor) -> Tensor:
     return F.softmax(logits, 1)[:, OMITTED].argsort(descending=True)
 
 
-def neighbour(folder: Path, preset: str) -> Path:
-    """The run of another row with the seed of the DTN's run in `folder`."""
-    return folder.with_name(folder.name.replace(TABLE3[0].preset, preset, 1))
-
-
-def threes(folder: Path, data: Path, device: str, count: int) -> Image.Image:
+def threes(run: Run, data: Path, count: int) -> Image.Image:
     """Figure 3: a random subset of SVHN's 3s, and what each run of Table 3 makes of them.
 
-    `folder` is the run of the DTN, digits_paper-seedN; the others stand beside it under the
-    names that `dtn reproduce table3` gives them. Raises ValueError where one is not finished.
+    `run` is the DTN's, digits_paper-seedN, or DTN+'s, digits-seedN; the others stand beside it
+    under the names that `dtn reproduce table3`, or table3_plus, gives them. Raises ValueError
+    where one is not finished, and where there is no such table.
     """
+    tables = {table[0].preset: table for table in (TABLE3, (DTN_PLUS, *TABLE3_PLUS))}
+    if run.name not in tables:
+        raise ValueError(f"Figure 3 begins with a run of {' or '.join(tables)}, not of {run.name}")
     panels: list[tuple[str, Tensor]] = []
     chosen = torch.empty(0)
-    for letter, row in zip("bcdef", TABLE3, strict=True):
-        trained = load(open_run(neighbour(folder, row.preset), device), data)
+    for letter, row in zip("bcdef", tables[run.name], strict=True):
+        folder = run.folder.with_name(run.folder.name.replace(run.name, row.preset, 1))
+        trained = load(open_run(folder, str(run.device)), data)
         if not panels:
             measured = trained.measured
             shown = measured.images[measured.labels == OMITTED]
@@ -87,5 +87,5 @@ def draw(run: Run, figure: str, data: Path, pairs: int, rendered: bool) -> Image
         way = "from MNIST to SVHN" if reverse else "from SVHN to MNIST"
         raise ValueError(f"Figure {figure} is of the other direction: {run.folder} goes {way}")
     if figure == "3":
-        return threes(run.folder, data, str(run.device), pairs)
+        return threes(run, data, pairs)
     return transferred(load(run, data), pairs, rendered)

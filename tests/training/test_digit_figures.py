@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from training.config import DigitsConfig
-from training.digit_figures import MARGIN, draw, neighbour, order_of_threes, titled
+from training.digit_figures import MARGIN, draw, order_of_threes, titled
 from training.figures import grid
 from training.run import Run
 from training.train import Trained, train, write_metrics
@@ -32,22 +32,25 @@ def test_threes_are_sorted_by_what_the_judge_reads(trained: Trained) -> None:
     assert torch.equal(sure, sure.sort(descending=True).values)
 
 
+@pytest.mark.parametrize(
+    ("first", "others"), [("digits_paper", "table3"), ("digits", "digits")], ids=["DTN", "DTN+"]
+)
 def test_figure_3_is_drawn_from_the_runs_of_table_3(
-    config: DigitsConfig, data: Path, tmp_path: Path
+    first: str, others: str, config: DigitsConfig, data: Path, tmp_path: Path
 ) -> None:
-    names = {"digits_paper": "", "table3_s": "s", "table3_t": "t"}
-    names |= {"table3_st": "st", "table3_stf": "stf"}
-    for name, omit in names.items():
+    runs = {}
+    for omit in ("", "s", "t", "st", "stf"):
+        name = f"{others}_{omit}" if omit else first
         own = dataclasses.replace(config, omit=omit, s_views=0, steps=1)
-        run = Run(tmp_path / f"{name}-seed0", name, own)
-        write_metrics(run, train(run, data))
-    paper = Run(tmp_path / "digits_paper-seed0", "digits_paper", dataclasses.replace(
-        config, s_views=0, steps=1))  # fmt: skip
-    image = draw(paper, "3", data, 12, rendered=False)
+        runs[omit] = Run(tmp_path / f"{name}-seed0", name, own)
+        write_metrics(runs[omit], train(runs[omit], data))
+    image = draw(runs[""], "3", data, 12, rendered=False)
     assert image.size == (3 * (4 * 64 + MARGIN) - MARGIN, 2 * (64 + MARGIN))
-    neighbour(paper.folder, "table3_t").rename(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match="table3_t-seed0"):
-        draw(paper, "3", data, 12, rendered=False)
+    with pytest.raises(ValueError, match=f"begins with a run of .*, not of {others}_t"):
+        draw(runs["t"], "3", data, 12, rendered=False)
+    runs["t"].folder.rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match=f"{others}_t-seed0"):
+        draw(runs[""], "3", data, 12, rendered=False)
 
 
 def test_panels_stand_under_their_titles() -> None:
