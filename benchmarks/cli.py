@@ -28,6 +28,7 @@ from benchmarks.serving.results import probe_report, report
 from benchmarks.serving.servers import BARE_LOOP, PEERS, SERVERS, ModelName, Server
 from benchmarks.serving.wrk import WrkError, find_wrk
 from service.cli import Fault
+from service.manifest import ModelError
 
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
@@ -279,6 +280,53 @@ def training(data: Path, device: str, batch: int, steps: int, rounds: int, out: 
     try:
         text = training_report(measure(data, device, batch, steps, rounds), command_line())
     except FileNotFoundError as error:
+        raise Fault(str(error)) from error
+    (out / "RESULTS.md").write_text(text)
+    click.echo(text)
+
+
+@bench.command()
+@click.option(
+    "--models",
+    "folders",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    default=(ROOT / "models/digits", ROOT / "models/emoji"),
+    help="A model folder; give it several times. By default the shipped models.",
+)
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--batches", type=Numbers(), default="1,2,4,8,16,32,64,128,256", show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of digits/ and faces/ for real pictures; without it, house numbers drawn by us.",
+)
+@click.option("--pictures", type=click.IntRange(1), default=2000, show_default=True)
+@out_option("benchmarks/gpu")
+def gpu(
+    folders: Sequence[Path],
+    device: str,
+    batches: Sequence[int],
+    seconds: float,
+    data: Path | None,
+    pictures: int,
+    out: Path,
+) -> None:
+    """The shipped graphs on a GPU by every way that onnxruntime and PyTorch have, parity with the
+    CPU, and how far the floor is. Prints it and writes RESULTS.md."""
+    from benchmarks.gpu import speed  # noqa: PLC0415 -- torch, as above
+    from benchmarks.gpu.ways import WAYS  # noqa: PLC0415
+
+    try:
+        if device == "cuda":
+            speed.require_cuda()
+        found = []
+        for folder in folders:
+            tell(f"measuring {folder}")
+            found.append(speed.measure(folder, device, batches, WAYS, seconds, data, pictures))
+        text = speed.report(found, speed.device_of(device), command_line())
+    except (ModelError, FileNotFoundError, ValueError) as error:
         raise Fault(str(error)) from error
     (out / "RESULTS.md").write_text(text)
     click.echo(text)

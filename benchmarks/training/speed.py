@@ -1,5 +1,6 @@
 """`dtn bench training`: steps a second of our loop and the plain one, in turns, and the floor."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from training.train import digits_domains, digits_dtn
 
 SIDE = 2048  # of the matrices whose product stands for what the device can do
 Step = Callable[[], object]
+PLAIN = "plain: eager float32, DataLoader, f(x) at every step"
+OURS = "ours: f(x) once, data on the device, bf16, channels_last"
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,7 @@ class Speed:
 
     config: DigitsConfig
     device: str
-    plain: list[float]  # a round each
-    ours: list[float]
+    rates: dict[str, list[float]]  # by loop, a round each
     flop: float  # of one of our steps
     bytes: float  # that one step must move at least: weights, gradients and Adam's moments
     rate: dict[str, float]  # FLOP a second of a matrix product by its numbers' type
@@ -36,7 +38,8 @@ class Speed:
     @property
     def ratio(self) -> float:
         """Ours by plain, the median over rounds, pair by pair."""
-        return statistics.median(o / p for o, p in zip(self.ours, self.plain, strict=True))
+        pairs = zip(self.rates[OURS], self.rates[PLAIN], strict=True)
+        return statistics.median(ours / plain for ours, plain in pairs)
 
 
 def wait(device: torch.device) -> None:
@@ -63,13 +66,20 @@ def product_rate(kind: torch.dtype, device: torch.device) -> float:
     return best
 
 
-def ours(config: DigitsConfig, data: Path, device: torch.device) -> tuple[Step, DigitNet]:
-    """A step of our loop, and its f: fresh weights, for a step takes as long as a trained one's."""
+def ours(
+    config: DigitsConfig, data: Path, device: torch.device, compiled: bool = False
+) -> tuple[Step, DigitNet]:
+    """A step of our loop, and its f: fresh weights, for a step takes as long as a trained one's.
+
+    `compiled` puts f, g and D through torch.compile.
+    """
     digits = load_digits(data, device)
     torch.manual_seed(0)
     f = frozen(DigitNet(config.f.standardise).to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     dtn = digits_dtn(f, config, device)
     domains = digits_domains(f, digits.svhn_train.images, digits.mnist_test.images, config)
+    for net in (f.body, dtn.g, dtn.D) if compiled else ():
+        net.compile()
     random = torch.Generator(device).manual_seed(0)
     s_order = draws(len(domains.fs), domains.s_weights, config.batch, random)
     t_order = draws(len(domains.ft), domains.t_weights, config.batch, random)
@@ -103,19 +113,26 @@ def weight_bytes(config: DigitsConfig) -> float:
 def measure(
     data: Path, device: str, batch: int, steps: int, rounds: int, name: str = "digits_paper"
 ) -> Speed:
-    """Both loops in turns, `steps` each, after a warm-up."""
+    """All loops in turns, `steps` each, after a warm-up; a GPU has time for torch.compile, too."""
     config = of_digits(preset(name, batch=batch))
     on = torch.device(device)
     our_step, f = ours(config, data, on)
-    plain_step = plain(config, data, f, on)
-    for step in (our_step, plain_step):
+    full = dataclasses.replace(config, bf16=False)
+    loops = {
+        PLAIN: plain(config, data, f, on),
+        OURS: our_step,
+        "ours in float32": ours(full, data, on)[0],
+    }
+    if on.type == "cuda":
+        loops["ours, torch.compile"] = ours(config, data, on, compiled=True)[0]
+    for step in loops.values():
         steps_a_second(step, 3, on)
     with FlopCounterMode(display=False) as counter:
         our_step()
-    found: tuple[list[float], list[float]] = ([], [])
+    rates: dict[str, list[float]] = {loop: [] for loop in loops}
     for _ in range(rounds):
-        for step, rates in zip((plain_step, our_step), found, strict=True):
-            rates.append(steps_a_second(step, steps, on))
+        for loop, step in loops.items():
+            rates[loop].append(steps_a_second(step, steps, on))
     rate = {
         kind: product_rate(dtype, on)
         for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
@@ -124,7 +141,7 @@ def measure(
     return Speed(
         config,
         f"{described}, {torch.get_num_threads()} threads",
-        *found,
+        rates,
         float(counter.get_total_flops()),
         weight_bytes(config),
         rate,
@@ -133,8 +150,12 @@ def measure(
 
 def report(speed: Speed, command: str) -> str:
     """benchmarks/training/RESULTS.md."""
-    ours, plain = statistics.median(speed.ours), statistics.median(speed.plain)
+    ours = statistics.median(speed.rates[OURS])
     floor = {kind: speed.flop / rate for kind, rate in speed.rate.items()}
+    loops = "\n".join(
+        f"| {loop} | {statistics.median(rates):.2f} | {min(rates):.2f} to {max(rates):.2f} |"
+        for loop, rates in speed.rates.items()
+    )
     rows = "\n".join(
         f"| {kind} | {rate / 1e9:,.0f} GFLOP/s | {1e3 * floor[kind]:.1f} ms "
         f"| {floor[kind] * ours:.0%} |"
@@ -143,12 +164,11 @@ def report(speed: Speed, command: str) -> str:
     return f"""# Steps of g and D a second
 
 `{command}`, {datetime.now(UTC).date().isoformat()}, {speed.device}, torch {torch.__version__}.
-Batch {speed.config.batch}, the losses of the paper, {len(speed.ours)} rounds in turns.
+Batch {speed.config.batch}, the losses of the paper, {len(speed.rates[OURS])} rounds in turns.
 
 | loop | steps/s, median | rounds |
 |---|---|---|
-| plain: eager float32, DataLoader, f(x) at every step | {plain:.2f} | {spread(speed.plain)} |
-| ours: f(x) once, data on the device, bf16, channels_last | {ours:.2f} | {spread(speed.ours)} |
+{loops}
 
 Ours is **{speed.ratio:.2f} times** the plain loop (median over rounds, pair by pair).
 
@@ -160,7 +180,3 @@ that did nothing else would take:
 |---|---|---|---|
 {rows}
 """
-
-
-def spread(rates: list[float]) -> str:
-    return f"{min(rates):.2f} to {max(rates):.2f}"

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from benchmarks.cli import bench
 from benchmarks.training.plain import PlainLoop, endless
-from benchmarks.training.speed import Speed, report
+from benchmarks.training.speed import OURS, PLAIN, Speed, report
 from tests.training.conftest import config, data, digits
 from training.config import DigitsConfig, of_digits, preset
 from training.data import Digits
@@ -29,8 +29,8 @@ def test_the_plain_loop_learns(config: DigitsConfig, digits: Digits) -> None:
 
 def test_ratios_are_taken_round_by_round() -> None:
     speed = Speed(
-        of_digits(preset("digits_paper")), "CPU", [1.0, 2.0, 4.0], [2.0, 8.0, 8.0], 1e9, 1e6,
-        {"float32": 1e11},
+        of_digits(preset("digits_paper")), "CPU", {PLAIN: [1.0, 2.0, 4.0], OURS: [2.0, 8.0, 8.0]},
+        1e9, 1e6, {"float32": 1e11},
     )  # fmt: skip
     assert speed.ratio == 2
     text = report(speed, "dtn bench training")
@@ -43,6 +43,7 @@ def test_the_command_writes_its_report(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = (tmp_path / "RESULTS.md").read_text()
     assert "times** the plain loop" in text and "GFLOP/s" in text
+    assert "| ours in float32 | " in text and "torch.compile" not in text
 
 
 @pytest.mark.parametrize("missing", ["svhn_train"])

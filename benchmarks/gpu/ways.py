@@ -1,0 +1,271 @@
+"""Ways to run one graph on one batch size: onnxruntime's and PyTorch's, on a GPU or the CPU.
+
+Each way takes pictures uint8 [N, S, S, 3] in the host's memory to G(x) uint8 [N, h, w, C] there,
+as the service needs it: the copies to the device and back count.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from torch import Tensor, nn
+
+from service.manifest import Manifest, read_file, read_manifest
+from service.pictures import Pixels
+from service.sessions import CPU, CUDA, CUDA_OPTIONS, open_session
+from service.settings import Device
+from training.onnx_f import producers
+from training.onnx_torch import OnnxModule, read_onnx
+
+Run = Callable[[Pixels], Pixels]
+DIGIT_SIDE = 32  # of the pictures that a model without faces is asked with
+WARM = 3  # runs before a CUDA graph is captured
+
+
+@dataclass(frozen=True)
+class Graph:
+    """G of a model folder, as it is shipped and as a single float32 graph of full weights."""
+
+    folder: Path
+    manifest: Manifest
+    model: onnx.ModelProto
+
+    @property
+    def side(self) -> int:
+        """S."""
+        return self.manifest.alignment.side if self.manifest.alignment else DIGIT_SIDE
+
+
+Way = Callable[[Graph, str, int], Run]  # of a graph, a device and a size of batch
+
+
+def read_graph(folder: Path) -> Graph:
+    """The graph `transfer` of a model folder. Raises ModelError, ValueError, FileNotFoundError."""
+    manifest = read_manifest(folder)
+    model = read_onnx(folder / manifest.graphs["transfer"].file)
+    return Graph(folder, manifest, whole(model))
+
+
+def whole(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its weights as float32, where they are stored as float16 with a Cast."""
+    model = copy.deepcopy(model)
+    stored = {weight.name: weight for weight in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        weight = stored.get(node.input[0]) if node.op_type == "Cast" else None
+        if weight is None or weight.data_type != TensorProto.FLOAT16:
+            kept.append(node)
+            continue
+        values = numpy_helper.to_array(weight).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+def as_served(graph: Graph, device: str, batch: int) -> Run:
+    """The service's own session: sizes are free, pictures go in and out as NumPy has them."""
+    weights = graph.manifest.weights
+    content = read_file(graph.folder, graph.manifest.graphs["transfer"])
+    shared = {weights.file: read_file(graph.folder, weights)} if weights else {}
+    session = open_session(content, shared, cast(Device, device), torch.get_num_threads())
+    return plainly(session, graph)
+
+
+def sized(
+    graph: Graph,
+    device: str,
+    batch: int,
+    half: bool = False,
+    cuda: dict[str, str] | None = None,
+    profile: Path | None = None,
+) -> Any:
+    """A session for one size of batch, in float16 where `half`; `cuda` are further options.
+
+    With `profile` it writes there what every operator took. Raises ValueError where CUDA is asked
+    for and does not start.
+    """
+    model = graph.model
+    if half:
+        model = convert_float_to_float16(
+            copy.deepcopy(model), keep_io_types=True, disable_shape_infer=True
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    for axis, size in zip(
+        graph.manifest.input.shape, (batch, graph.side, graph.side), strict=False
+    ):
+        if isinstance(axis, str):
+            options.add_free_dimension_override_by_name(axis, size)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    providers: list[Any] = [CPU]
+    if device == "cuda":
+        providers = [(CUDA, CUDA_OPTIONS | (cuda or {})), CPU]
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+    if device == "cuda" and session.get_providers()[0] != CUDA:
+        raise ValueError(f"onnxruntime could not start {CUDA}")
+    return session
+
+
+def plainly(session: Any, graph: Graph) -> Run:
+    """NumPy in, NumPy out."""
+    x, y = graph.manifest.input.name, graph.manifest.output.name
+
+    def run(pictures: Pixels) -> Pixels:
+        return cast(Pixels, session.run([y], {x: pictures})[0])
+
+    return run
+
+
+def bound(session: Any, graph: Graph, device: str, batch: int) -> Run:
+    """IO binding: input and output stay where they are on the device, only pictures are copied."""
+    shape = (batch, graph.side, graph.side, 3)
+    x = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.uint8), device, 0)
+    sides = graph.manifest.output.shape[1:]
+    y = ort.OrtValue.ortvalue_from_shape_and_type((batch, *sides), np.uint8, device, 0)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(graph.manifest.input.name, x)
+    binding.bind_ortvalue_output(graph.manifest.output.name, y)
+
+    def run(pictures: Pixels) -> Pixels:
+        x.update_inplace(pictures)
+        session.run_with_iobinding(binding)
+        return cast(Pixels, y.numpy())
+
+    return run
+
+
+def fixed(graph: Graph, device: str, batch: int) -> Run:
+    """As served, but with every size known when the session starts."""
+    return plainly(sized(graph, device, batch), graph)
+
+
+def fixed_bound(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
+    return bound(sized(graph, device, batch, half), graph, device, batch)
+
+
+def captured(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
+    """onnxruntime's CUDA graphs: all kernels of a run are launched as one."""
+    cuda_only(device)
+    session = sized(graph, device, batch, half, {"enable_cuda_graph": "1"})
+    return bound(session, graph, device, batch)
+
+
+def cuda_only(device: str) -> None:
+    """Raises ValueError on any other device."""
+    if device != "cuda":
+        raise ValueError("CUDA graphs are of a GPU")
+
+
+class Network(nn.Module):
+    """The same graph in PyTorch: pictures uint8 [N, S, S, 3] to G(x) uint8 [N, h, w, C]."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        made = producers(graph.model)
+        name = graph.manifest.output.name
+        while made[name].op_type in ("Transpose", "Cast"):  # to uint8: no gradient comes through
+            name = made[name].input[0]
+        self.net = OnnxModule(graph.model, (1, graph.side, graph.side, 3), [name])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x.float())[0]
+        return y.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def eager(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
+    return in_torch(Network(graph).to(device), device, half)
+
+
+def compiled(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
+    """torch.compile, which on a GPU searches for the fastest kernels and captures CUDA graphs."""
+    mode = "max-autotune" if device == "cuda" else "default"
+    return in_torch(torch.compile(Network(graph).to(device), mode=mode), device, half)
+
+
+def in_torch(net: Callable[[Tensor], Tensor], device: str, half: bool) -> Run:
+    """A module between the host's pictures; with `half`, under autocast to a 16-bit type."""
+    kind = torch.float16 if device == "cuda" else torch.bfloat16
+
+    @torch.inference_mode()
+    def run(pictures: Pixels) -> Pixels:
+        x = torch.from_numpy(pictures).to(device)
+        with torch.autocast(device, kind, enabled=half):
+            return cast(Pixels, net(x).cpu().numpy())
+
+    return run
+
+
+def graphed(graph: Graph, device: str, batch: int) -> Run:
+    """PyTorch's eager kernels, captured as one CUDA graph."""
+    cuda_only(device)
+    net = Network(graph).to(device)
+    x = torch.zeros(batch, graph.side, graph.side, 3, dtype=torch.uint8, device=device)
+    with torch.inference_mode():
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(WARM):
+                net(x)
+        torch.cuda.current_stream().wait_stream(beside)
+        capture = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(capture):
+            y = net(x)
+
+    def run(pictures: Pixels) -> Pixels:
+        x.copy_(torch.from_numpy(pictures))
+        capture.replay()
+        return cast(Pixels, y.cpu().numpy())
+
+    return run
+
+
+SERVED = "onnxruntime, as served"
+# What the service does, what it might do, and the peers.
+WAYS: dict[str, Way] = {
+    SERVED: as_served,
+    "onnxruntime, one size": fixed,
+    "onnxruntime, IO binding": fixed_bound,
+    "onnxruntime, CUDA graph": captured,
+    "onnxruntime, 16 bits, IO binding": partial(fixed_bound, half=True),
+    "onnxruntime, 16 bits, CUDA graph": partial(captured, half=True),
+    "PyTorch": eager,
+    "PyTorch, CUDA graph": graphed,
+    "PyTorch, torch.compile": compiled,
+    "PyTorch, 16 bits": partial(eager, half=True),
+    "PyTorch, 16 bits, torch.compile": partial(compiled, half=True),
+}
+
+
+def kernels(graph: Graph, device: str, pictures: Pixels, runs: int = 20) -> dict[str, float]:
+    """Seconds of a run by operator, as onnxruntime's own profile has them, most first.
+
+    Of the session of one size, on a batch uint8 [N, S, S, 3]; copies between host and device
+    are operators, too.
+    """
+    with TemporaryDirectory(prefix="dtn-bench-") as scratch:
+        session = sized(graph, device, len(pictures), profile=Path(scratch) / "profile")
+        run = plainly(session, graph)
+        for _ in range(runs):
+            run(pictures)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["args"]["op_name"]
+            seconds[name] = seconds.get(name, 0.0) + event["dur"] / 1e6 / runs
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
