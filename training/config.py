@@ -191,7 +191,7 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
     "emoji": EMOJI,
     # Figures 9b and 5: the emoji's recipe between other domains.
     "faces_reverse": dataclasses.replace(EMOJI, t="photographs", steps=6000),
-    "faces_style": dataclasses.replace(EMOJI, t="posters", appearance=0.0, steps=6000),
+    "faces_style": dataclasses.replace(EMOJI, t="posters", appearance=0.0, steps=4000),
     # As in Sec. 5.2, with f, s and t that can be had.
     "faces_paper": FacesConfig(
         steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152
