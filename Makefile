@@ -25,7 +25,7 @@ test: $(DEV)/stamp
 	$(DEV)/bin/python -m pytest
 
 # Without them the tests of the page, of replicas and of PostgreSQL are skipped, and say so.
-PROGRAMS := chromium haproxy postgresql prometheus iproute2
+PROGRAMS := chromium haproxy postgresql prometheus iproute2 wrk
 programs:
 	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update --quiet=2 && \
 		DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes \
