@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu.ways import SERVED, Graph, Network, Run, Way, as_served, kernels, read_graph
 from benchmarks.training.speed import product_rate, steps_a_second
 from service.pictures import Pixels
-from service.sessions import CUDA
+from service.sessions import CUDA, first_line
 from training.data import load_digits
 from training.face_data import STUDIO, read_faces
 from training.render import house_numbers
@@ -133,7 +133,7 @@ def measure(
                 off = furthest(run, batch, x, expected)
                 taken = lap(run, x[:batch], seconds)
             except Exception as error:  # of onnxruntime, PyTorch or its compiler: of no one kind
-                found.absent[name] = f"{batch} pictures: {str(error).splitlines()[0]}"
+                found.absent[name] = f"{batch} pictures: {first_line(error)}"
                 break
             found.laps.setdefault(name, {})[batch] = Lap(taken, off)
     if served := found.laps.get(SERVED):

@@ -21,9 +21,10 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
 
-from service.manifest import Manifest, read_file, read_manifest
+from service.manifest import Manifest, read_manifest
+from service.models import Model
 from service.pictures import Pixels
-from service.sessions import CPU, CUDA, CUDA_OPTIONS, open_session
+from service.sessions import CPU, CUDA, CUDA_OPTIONS
 from service.settings import Device
 from training.onnx_f import producers
 from training.onnx_torch import OnnxModule, read_onnx
@@ -75,12 +76,9 @@ def whole(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def as_served(graph: Graph, device: str, batch: int) -> Run:
-    """The service's own session: sizes are free, pictures go in and out as NumPy has them."""
-    weights = graph.manifest.weights
-    content = read_file(graph.folder, graph.manifest.graphs["transfer"])
-    shared = {weights.file: read_file(graph.folder, weights)} if weights else {}
-    session = open_session(content, shared, cast(Device, device), torch.get_num_threads())
-    return plainly(session, graph)
+    """The service's own model: sizes are free, pictures go in and out as NumPy has them."""
+    model = Model(graph.folder, cast(Device, device), torch.get_num_threads())
+    return lambda pictures: model.run(pictures, distance=False)[0]
 
 
 def sized(
