@@ -268,18 +268,35 @@ def install_one(peer: Server) -> None:
 @bench.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--batch", type=click.IntRange(2), default=128, show_default=True)
+@click.option(
+    "--presets",
+    type=Names(("digits_paper", "digits", "emoji")),
+    default="digits_paper",
+    show_default=True,
+    help="Comma-separated: digits_paper, digits, emoji.",
+)
+@click.option("--batch", type=click.IntRange(2), help="By default the preset's own.")
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="A round.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @out_option("benchmarks/training")
-def training(data: Path, device: str, batch: int, steps: int, rounds: int, out: Path) -> None:
-    """Steps a second of the digits' training, against a plain loop, and how far the floor is."""
-    from benchmarks.training.speed import measure  # noqa: PLC0415 -- torch, for this one alone
-    from benchmarks.training.speed import report as training_report  # noqa: PLC0415
+def training(
+    data: Path,
+    device: str,
+    presets: Sequence[str],
+    batch: int | None,
+    steps: int,
+    rounds: int,
+    out: Path,
+) -> None:
+    """Steps a second of training, against a plain loop of the digits', and how far the floor is."""
+    from benchmarks.training import speed  # noqa: PLC0415 -- torch, for this one alone
+    from training.options import on_device  # noqa: PLC0415
 
     try:
-        text = training_report(measure(data, device, batch, steps, rounds), command_line())
-    except FileNotFoundError as error:
+        on_device(device)
+        speeds = [speed.measure(data, device, batch, steps, rounds, name) for name in presets]
+        text = speed.report(speeds, command_line())
+    except (FileNotFoundError, ValueError) as error:
         raise Fault(str(error)) from error
     (out / "RESULTS.md").write_text(text)
     click.echo(text)

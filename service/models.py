@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
 # Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
-# picture than the best before, or all have taken TRIALS_S.
-RUN_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# picture than the best before, or, on a CPU, all have taken TRIALS_S.
+RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIALS_S = 0.5
 CLEARLY = 0.98
 HANDLING_S = 300e-6  # that a run costs beside itself: threads are woken, arrays put together
@@ -191,19 +191,21 @@ class Model:
         except Problem as problem:
             raise ModelError(f"{self.reference}: warm-up: {problem.__cause__}") from problem
         self.most = self.best_size()
+        if self.device == "cuda" and self.has_distance:
+            for size in RUN_SIZES[: RUN_SIZES.index(self.most) + 1]:
+                self.run(self.trial(size), distance=True)
 
     def best_size(self) -> int:
         """How many pictures one run should draw: more would hardly be faster per picture."""
         if isinstance(self.manifest.input.shape[0], int):
             return 1
-        side = self.manifest.alignment.side if self.manifest.alignment else TRIAL_SIDE
         # A run of one thread is timed by what it computes, whatever else the machine does.
         alone = self.device == "cpu" and self.threads == 1
         clock = time.thread_time if alone else time.perf_counter
         best, fastest = 1, math.inf  # a size, and its seconds per picture
         began = time.monotonic()
         for size in RUN_SIZES:
-            x = np.full((size, side, side, 3), 127, np.uint8)
+            x = self.trial(size)
             trials = []
             for _ in range(3):  # the first allocates
                 start = clock()
@@ -216,9 +218,16 @@ class Model:
                 trials.append((clock() - start + HANDLING_S) / size)
             if min(trials) < fastest * CLEARLY:
                 best, fastest = size, min(trials)
-            if size >= 4 * best or time.monotonic() - began > TRIALS_S:
+            # A GPU chooses kernels for each size that it sees first: better now than later.
+            late = self.device == "cpu" and time.monotonic() - began > TRIALS_S
+            if size >= 4 * best or late:
                 break
         return best
+
+    def trial(self, size: int) -> Pixels:
+        """That many grey pictures of a usual size."""
+        side = self.manifest.alignment.side if self.manifest.alignment else TRIAL_SIDE
+        return np.full((size, side, side, 3), 127, np.uint8)
 
     def warm_up_others(self) -> None:
         """The part of warm_up that is about the graphs beside G. Raises ModelError, Problem."""

@@ -9,6 +9,7 @@ see, and the eyes exactly where the aligned photographs have them.
 import io
 import json
 import multiprocessing
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -329,16 +330,23 @@ _artwork = cache(Artwork)
 
 
 def avatars(
-    n: int, folder: Path, sides: tuple[int, ...] = (64,), seed: int = 0, processes: int = 2
+    n: int,
+    folder: Path,
+    sides: tuple[int, ...] = (64,),
+    seed: int = 0,
+    processes: int | None = None,
 ) -> tuple[list[dict[str, object]], list[npt.NDArray[np.uint8]]]:
     """`n` avatars: their attributes, and for each side uint8 [n, side, side, 3].
 
-    `folder` holds the package's artwork. The same seed gives the same avatars.
+    `folder` holds the package's artwork. The same seed gives the same avatars, whatever the
+    number of processes; by default one a core.
     """
     attributes: list[dict[str, object]] = []
     pictures = [np.empty((n, side, side, 3), np.uint8) for side in sides]
     seeds = range(seed * 10_000_019, seed * 10_000_019 + n)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(
+        processes or len(os.sched_getaffinity(0))
+    ) as pool:
         drawn: Iterator[tuple[Avatar, list[bytes]]] = pool.imap(
             partial(draw, folder=folder, sides=sides), seeds, 64
         )

@@ -15,7 +15,7 @@ from training.config import ClassifierConfig
 from training.data import Digits, Split, to_split
 from training.networks import DigitNet, frozen, placed, to_unit
 from training.render import house_numbers
-from training.run import Run, ema_update
+from training.run import Run, ema_share, ema_update
 
 SAVE_EVERY = 500  # steps
 
@@ -114,7 +114,7 @@ def train_classifier(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema_update(average, net, config.ema, step)
+        ema_update(average, net, ema_share(config.ema, step))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             progress.set_postfix(loss=f"{loss.item():.3f}")
             rate = progress.format_dict["rate"]

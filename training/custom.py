@@ -175,7 +175,8 @@ def custom_dtn(f: CustomF, config: CustomConfig, device: torch.device, blank: fl
     torch.manual_seed(config.seed)
     g = face_generator(f.width, config.g_width, config.side, config.channels)
     D = face_discriminator(config.side, config.d_width, config.side, config.channels)
-    dtn = DTN(f, g, D, config, device, blank)
+    # Nobody knows whether an ONNX f of somebody's can be recorded.
+    dtn = DTN(f, g, D, config, device, blank, captured=False)
     dtn.start = OfSource(f)
     return dtn
 

@@ -18,7 +18,7 @@ from training.classifier import accuracy, learning_rate
 from training.config import of_digits
 from training.data import load_digits
 from training.networks import FEATURES, DigitNet, placed, to_unit
-from training.run import Run, ema_update
+from training.run import Run, ema_share, ema_update
 from training.train import held_out
 
 SAVE_EVERY = 500  # steps
@@ -94,7 +94,7 @@ def train_dann(run: Run, data: Path) -> dict[str, Any]:
         optimizer.zero_grad()
         (read + apart).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema_update(average, net, config.f.ema, step)
+        ema_update(average, net, ema_share(config.f.ema, step))
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             run.log("dann", step + 1, read=read.item(), apart=apart.item())
             state = {

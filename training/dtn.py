@@ -8,13 +8,14 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.augment import diff_augment
+from training.captured import Graphs, adam, set_rate, take_up
 from training.config import DTNConfig
 from training.figures import save_grid
 from training.losses import (
@@ -28,8 +29,8 @@ from training.losses import (
     tv_loss,
 )
 from training.networks import frozen, initialise, placed, to_unit
-from training.parallel import average_gradients, own_seed, rank, share, wait
-from training.run import Run, ema_update
+from training.parallel import average_gradients, own_seed, rank, ranks, share, wait
+from training.run import Run, ema_share, ema_update
 from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
@@ -63,6 +64,13 @@ class Pixels:
         return x.expand(-1, 3, -1, -1)
 
 
+class Kind(NamedTuple):
+    """What makes steps differ in what they compute."""
+
+    tid_alone: bool  # g learns L_TID alone
+    penalised: bool  # D pays R1
+
+
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
     """Indices [batch] for ever: every element once an epoch, the last partial batch left out."""
     while True:
@@ -80,7 +88,10 @@ def draws(n: int, weights: Tensor | None, batch: int, random: torch.Generator) -
 
 
 class DTN:
-    """g, D, their optimisers and the averaged g; one call of `step` is one update of each."""
+    """g, D, their optimisers and the averaged g; one call of `step` is one update of each.
+
+    On one GPU, steps are recorded as CUDA graphs where `captured`.
+    """
 
     def __init__(
         self,
@@ -92,6 +103,7 @@ class DTN:
         blank: float = -1.0,
         second: SecondGAN | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
+        captured: bool = True,
     ) -> None:
         if config.const_logits and head is None:
             raise ValueError("const_logits wants an f that is a classifier; this one has no logits")
@@ -106,9 +118,12 @@ class DTN:
         self.D = placed(initialise(D), device)
         self.average = copy.deepcopy(self.g).eval()
         betas = (config.beta1, 0.999)
-        self.g_optimizer = torch.optim.Adam(self.g.parameters(), config.lr, betas)
-        self.d_optimizer = torch.optim.Adam(self.D.parameters(), config.lr, betas)
+        self.g_optimizer = adam(self.g.parameters(), config.lr, betas)
+        self.d_optimizer = adam(self.D.parameters(), config.lr, betas)
         self.random = torch.Generator(device).manual_seed(own_seed(config.seed))
+        self.fresh = torch.ones((), device=device)  # share of g in its average's next state
+        alone = captured and device.type == "cuda" and ranks() == 1
+        self.graphs = Graphs(self.update, [self.random]) if alone else None
 
     def autocast(self) -> torch.autocast:
         """bf16 for a forward pass; one context each, since it caches the weights it casts."""
@@ -122,7 +137,7 @@ class DTN:
             return torch.split(self.D(torch.cat(pictures)), [len(x) for x in pictures])
         return tuple(cast(Tensor, self.D(x)) for x in pictures)
 
-    def d_step(self, gs: Tensor, gt: Tensor | None, t: Tensor, step: int) -> Tensor:
+    def d_step(self, gs: Tensor, gt: Tensor | None, t: Tensor, penalised: bool) -> Tensor:
         """Update D by Eq. 3, or 1, on pictures cut off from g; returns L_D."""
         config = self.config
         with self.autocast():
@@ -131,7 +146,7 @@ class DTN:
             else:
                 loss = d_loss(*self.look(gs.detach(), gt.detach(), t))
         total = loss
-        if config.r1 and step % config.r1_every == 0:
+        if penalised:
             total = loss + config.r1 * config.r1_every / 2 * self.r1_penalty(t)
         self.d_optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -193,29 +208,40 @@ class DTN:
         config = self.config
         if config.lr_decay:
             rate = config.lr * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
-            for optimizer in (self.g_optimizer, self.d_optimizer):
-                optimizer.param_groups[0]["lr"] = rate
-        if step < config.tid_first:
+            set_rate(self.g_optimizer, rate)
+            set_rate(self.d_optimizer, rate)
+        self.fresh.fill_(ema_share(config.ema, step))
+        kind = Kind(step < config.tid_first, bool(config.r1) and step % config.r1_every == 0)
+        inputs = (fs, ft, t) if s is None else (fs, ft, t, s)
+        update = self.update if self.graphs is None else self.graphs.step
+        return update(kind, *inputs)
+
+    def update(
+        self, kind: Kind, fs: Tensor, ft: Tensor, t: Tensor, s: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What `step` does once its numbers are set."""
+        config = self.config
+        if kind.tid_alone:
             with self.autocast():
                 losses = {"tid": tid_loss(t, self.g(ft).float())}
-            self.g_step({"tid": 1.0}, losses, step)
+            self.g_step({"tid": 1.0}, losses)
             return losses
         with self.autocast():
             gs, gt = self.generate(*((fs, ft) if s is None else (s, self.start.features(t))))
         losses = {}
         if config.adversary != "none":
-            losses["d"] = self.d_step(gs, gt, t, step)
+            losses["d"] = self.d_step(gs, gt, t, kind.penalised)
         if self.second is not None and gt is not None:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
             losses |= self.g_losses(gs, gt, fs, t)
         weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
-        self.g_step(weights, losses, step)
+        self.g_step(weights, losses)
         self.D.requires_grad_(True)
         return losses
 
-    def g_step(self, weights: dict[str, float], losses: dict[str, Tensor], step: int) -> None:
+    def g_step(self, weights: dict[str, float], losses: dict[str, Tensor]) -> None:
         """Update g, and its average, by the weighted sum of losses."""
         total = sum(
             (
@@ -229,7 +255,7 @@ class DTN:
         cast(Tensor, total).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.g.parameters())
         self.g_optimizer.step()
-        ema_update(self.average, self.g, self.config.ema, step)
+        ema_update(self.average, self.g, self.fresh)
 
     def state(self, step: int) -> dict[str, Any]:
         """Everything an exact resume needs."""
@@ -246,8 +272,10 @@ class DTN:
 
     def restore(self, state: dict[str, Any]) -> int:
         """Take up `state`; returns its step."""
-        for name in ("g", "D", "average", "g_optimizer", "d_optimizer"):
+        for name in ("g", "D", "average"):
             getattr(self, name).load_state_dict(state[name])
+        for name in ("g_optimizer", "d_optimizer"):
+            take_up(getattr(self, name), state[name])
         if self.second is not None:
             self.second.restore(state["second"])
         if rank() == 0:  # the others' draws go on from their seed

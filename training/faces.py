@@ -66,12 +66,15 @@ def matching_weights(
     return ratio.clamp(1 / most, most)[place]
 
 
-def faces_dtn(f: FaceFeatures, config: FacesConfig, device: torch.device) -> DTN:
+def faces_dtn(
+    f: FaceFeatures, config: FacesConfig, device: torch.device, captured: bool = True
+) -> DTN:
     """g and D of Sec. 5.2 before their first step."""
     torch.manual_seed(config.seed)
     g = face_generator(f.width, config.g_width)
     D = face_discriminator(config.d_side, config.d_width)
-    return DTN(f, g, D, config, device, blank=1.0 if config.t == "avatars" else 0.0)
+    blank = 1.0 if config.t == "avatars" else 0.0
+    return DTN(f, g, D, config, device, blank, captured=captured)
 
 
 def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:

@@ -20,7 +20,8 @@ device_option = click.option(
 def on_device(name: str) -> str:
     """`cuda` or `cpu` of --device. Raises ValueError where there is no CUDA device."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = name == "cuda"  # sizes are fixed: its search pays
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("no CUDA device here: use --device cpu")
     return name

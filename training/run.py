@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.config import DTNConfig, from_dict
 
@@ -120,13 +120,17 @@ def read_config(path: Path) -> tuple[str, DTNConfig]:
     return values.pop("preset"), from_dict(values)
 
 
+def ema_share(decay: float, step: int) -> float:
+    """1 - decay: of the new weights in an exponential average; more in the first steps."""
+    return 1 - min(decay, (step + 1) / (step + 10))
+
+
 @torch.no_grad()
-def ema_update(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
-    """average = decay * average + (1 - decay) * net, buffers too; quicker in the first steps."""
-    decay = min(decay, (step + 1) / (step + 10))
+def ema_update(average: nn.Module, net: nn.Module, share: float | Tensor) -> None:
+    """average = (1 - share) * average + share * net, buffers too."""
     new = net.state_dict()
     for name, value in average.state_dict().items():
         if value.is_floating_point():
-            value.lerp_(new[name], 1 - decay)
+            value.lerp_(new[name], share)
         else:
             value.copy_(new[name])

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from training.captured import adam, take_up
 from training.losses import binary_d_loss, binary_gan_loss
 from training.parallel import average_gradients
 
@@ -19,7 +20,7 @@ class SecondGAN:
 
     def __init__(self, net: nn.Module, lr: float, betas: tuple[float, float]) -> None:
         self.net = net
-        self.optimizer = torch.optim.Adam(net.parameters(), lr, betas)
+        self.optimizer = adam(net.parameters(), lr, betas)
 
     def look(self, x: Tensor, y: Tensor) -> Tensor:
         """Logits of pairs of pictures [B, C, H, W]."""
@@ -51,4 +52,4 @@ class SecondGAN:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up `state`."""
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        take_up(self.optimizer, state["optimizer"])

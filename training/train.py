@@ -127,7 +127,7 @@ def evening_weights(f: DigitNet, features: Tensor) -> Tensor:
     return torch.reciprocal(counts[reading].float())
 
 
-def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device) -> DTN:
+def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device, captured: bool = True) -> DTN:
     """g and D of Sec. 5.1 before their first step."""
     torch.manual_seed(config.seed)
     channels = 3 if isinstance(config, DigitsConfig) and config.reverse else 1
@@ -139,7 +139,7 @@ def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device) -> DTN:
     if config.d2 == "gan":
         net = placed(initialise(discriminator(config.d_width, channels=2 * channels)), device)
         second = SecondGAN(net, config.lr, (config.beta1, 0.999))
-    return DTN(f, g, D, config, device, second=second, head=f.head)
+    return DTN(f, g, D, config, device, second=second, head=f.head, captured=captured)
 
 
 def digits_domains(f: DigitNet, s: Tensor, t: Tensor, config: DTNConfig) -> Domains:

@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -20,6 +20,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from service.manifest import Manifest, read_manifest
 from service.models import Model
@@ -75,9 +76,15 @@ def whole(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+@lru_cache(maxsize=2)
+def served(folder: Path, device: str) -> Model:
+    """The service's own model, once for all sizes of batches."""
+    return Model(folder, cast(Device, device), torch.get_num_threads())
+
+
 def as_served(graph: Graph, device: str, batch: int) -> Run:
     """The service's own model: sizes are free, pictures go in and out as NumPy has them."""
-    model = Model(graph.folder, cast(Device, device), torch.get_num_threads())
+    model = served(graph.folder, device)
     return lambda pictures: model.run(pictures, distance=False)[0]
 
 
@@ -87,11 +94,11 @@ def sized(
     batch: int,
     half: bool = False,
     cuda: dict[str, str] | None = None,
-    profile: Path | None = None,
+    profiled: Path | None = None,
 ) -> Any:
     """A session for one size of batch, in float16 where `half`; `cuda` are further options.
 
-    With `profile` it writes there what every operator took. Raises ValueError where CUDA is asked
+    With `profiled` it writes there what every operator took. Raises ValueError where CUDA is asked
     for and does not start.
     """
     model = graph.model
@@ -107,9 +114,9 @@ def sized(
     ):
         if isinstance(axis, str):
             options.add_free_dimension_override_by_name(axis, size)
-    if profile is not None:
+    if profiled is not None:
         options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
+        options.profile_file_prefix = str(profiled)
     providers: list[Any] = [CPU]
     if device == "cuda":
         providers = [(CUDA, CUDA_OPTIONS | (cuda or {})), CPU]
@@ -152,8 +159,10 @@ def fixed(graph: Graph, device: str, batch: int) -> Run:
     return plainly(sized(graph, device, batch), graph)
 
 
-def fixed_bound(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
-    return bound(sized(graph, device, batch, half), graph, device, batch)
+def fixed_bound(
+    graph: Graph, device: str, batch: int, half: bool = False, cuda: dict[str, str] | None = None
+) -> Run:
+    return bound(sized(graph, device, batch, half, cuda), graph, device, batch)
 
 
 def captured(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
@@ -190,8 +199,8 @@ def eager(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
 
 
 def compiled(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
-    """torch.compile, which on a GPU searches for the fastest kernels and captures CUDA graphs."""
-    mode = "max-autotune" if device == "cuda" else "default"
+    """torch.compile, which on a GPU captures CUDA graphs, too."""
+    mode = "reduce-overhead" if device == "cuda" else "default"
     return in_torch(torch.compile(Network(graph).to(device), mode=mode), device, half)
 
 
@@ -238,6 +247,8 @@ WAYS: dict[str, Way] = {
     SERVED: as_served,
     "onnxruntime, one size": fixed,
     "onnxruntime, IO binding": fixed_bound,
+    "onnxruntime, IO binding, no TF32": partial(fixed_bound, cuda={"use_tf32": "0"}),
+    "onnxruntime, IO binding, NHWC": partial(fixed_bound, cuda={"prefer_nhwc": "1"}),
     "onnxruntime, CUDA graph": captured,
     "onnxruntime, 16 bits, IO binding": partial(fixed_bound, half=True),
     "onnxruntime, 16 bits, CUDA graph": partial(captured, half=True),
@@ -247,16 +258,43 @@ WAYS: dict[str, Way] = {
     "PyTorch, 16 bits": partial(eager, half=True),
     "PyTorch, 16 bits, torch.compile": partial(compiled, half=True),
 }
+COMPILED = (64, 256)  # sizes at which torch.compile is measured: each takes it half a minute
 
 
 def kernels(graph: Graph, device: str, pictures: Pixels, runs: int = 20) -> dict[str, float]:
-    """Seconds of a run by operator, as onnxruntime's own profile has them, most first.
+    """Seconds of a run of onnxruntime by what is run, most first.
 
-    Of the session of one size, on a batch uint8 [N, S, S, 3]; copies between host and device
-    are operators, too.
+    Of the session of one size, on a batch uint8 [N, S, S, 3]: on a GPU by kernel, as CUDA's own
+    profiler saw them, copies between host and device among them; else by operator.
     """
+    seconds = on_gpu(graph, pictures, runs) if device == "cuda" else on_cpu(graph, pictures, runs)
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def on_gpu(graph: Graph, pictures: Pixels, runs: int) -> dict[str, float]:
+    """PyTorch's profiler sees every kernel of the process, onnxruntime's too."""
+    run = plainly(sized(graph, "cuda", len(pictures)), graph)
+    for _ in range(WARM):
+        run(pictures)
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(runs):
+            run(pictures)
+    seconds: dict[str, float] = {}
+    for event in seen.key_averages():
+        name = short(event.key)
+        seconds[name] = seconds.get(name, 0.0) + event.self_device_time_total / 1e6 / runs
+    return {name: taken for name, taken in seconds.items() if taken > 0}
+
+
+def short(kernel: str) -> str:
+    """A kernel's name without its types: templates run over pages."""
+    return kernel.removeprefix("void ").partition("<")[0][:80]
+
+
+def on_cpu(graph: Graph, pictures: Pixels, runs: int) -> dict[str, float]:
+    """By onnxruntime's own profile, which on a GPU would see launches alone."""
     with TemporaryDirectory(prefix="dtn-bench-") as scratch:
-        session = sized(graph, device, len(pictures), profile=Path(scratch) / "profile")
+        session = sized(graph, "cpu", len(pictures), profiled=Path(scratch) / "profile")
         run = plainly(session, graph)
         for _ in range(runs):
             run(pictures)
@@ -266,4 +304,4 @@ def kernels(graph: Graph, device: str, pictures: Pixels, runs: int = 20) -> dict
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             name = event["args"]["op_name"]
             seconds[name] = seconds.get(name, 0.0) + event["dur"] / 1e6 / runs
-    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+    return seconds

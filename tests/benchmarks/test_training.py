@@ -1,5 +1,6 @@
 """`dtn bench training`: both loops really train, and the report is of what was measured."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from click.testing import CliRunner
 
 from benchmarks.cli import bench
 from benchmarks.training.plain import PlainLoop, endless
-from benchmarks.training.speed import OURS, PLAIN, Speed, report
+from benchmarks.training.speed import PLAIN, VARIANTS, Speed, faces_loops, report
 from tests.training.conftest import config, data, digits
-from training.config import DigitsConfig, of_digits, preset
+from training.config import DigitsConfig, FacesConfig, of_digits, preset
 from training.data import Digits
 from training.networks import DigitNet, discriminator, frozen, generator
 
@@ -28,13 +29,13 @@ def test_the_plain_loop_learns(config: DigitsConfig, digits: Digits) -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    speed = Speed(
-        of_digits(preset("digits_paper")), "CPU", {PLAIN: [1.0, 2.0, 4.0], OURS: [2.0, 8.0, 8.0]},
-        1e9, 1e6, {"float32": 1e11},
-    )  # fmt: skip
+    rates = {PLAIN: [1.0, 2.0, 4.0], "ours: all": [2.0, 8.0, 8.0], "ours: less": [1.0, 1.0, 1.0]}
+    speed = Speed("digits", of_digits(preset("digits")), "CPU", rates, 1e9, 1e6, {"float32": 1e11})
     assert speed.ratio == 2
-    text = report(speed, "dtn bench training")
-    assert "**2.00 times**" in text and "| float32 | 100 GFLOP/s | 10.0 ms | 8% |" in text
+    text = report([speed, dataclasses.replace(speed, name="emoji", rates={"ours: all": [2.0]})], "")
+    assert text.count("**2.00 times**") == 1 and "## emoji, batches of 64" in text
+    assert "| float32 | 100 GFLOP/s | 10.00 ms | 8.0% |" in text
+    assert "| ours: all | 8.00 | 2.00 to 8.00 | 512 |" in text
 
 
 def test_the_command_writes_its_report(data: Path, tmp_path: Path) -> None:
@@ -43,7 +44,18 @@ def test_the_command_writes_its_report(data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     text = (tmp_path / "RESULTS.md").read_text()
     assert "times** the plain loop" in text and "GFLOP/s" in text
-    assert "| ours in float32 | " in text and "torch.compile" not in text
+    assert "| ours: float32, channels_last, eager | " in text
+    assert "torch.compile" not in text and "CUDA graphs" not in text
+
+
+def test_a_step_of_faces_is_timed_without_pictures(tmp_path: Path) -> None:
+    config = dataclasses.replace(preset("faces_smoke"), tid_first=0)
+    assert isinstance(config, FacesConfig)
+    (how,) = VARIANTS["cpu"][:1]
+    loops = faces_loops(config, torch.device("cpu"), (how,))
+    losses = loops.steps[how.told]()
+    assert isinstance(losses, dict) and set(losses) == {"d", "gang", "const", "tid", "tv"}
+    assert loops.bytes > 1e6
 
 
 @pytest.mark.parametrize("missing", ["svhn_train"])

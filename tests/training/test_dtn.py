@@ -83,7 +83,7 @@ def test_d_learns_from_pictures_cut_off_from_g(
     before_g, before_d = weights(dtn.g), weights(dtn.D)
     gs, gt = dtn.g(fs), dtn.g(ft)
     before_g = weights(dtn.g)  # its running statistics moved in the forward pass
-    dtn.d_step(gs, gt, t, step=1)
+    dtn.d_step(gs, gt, t, penalised=False)
     assert same(before_g, dtn.g.state_dict())
     assert all(weight.grad is None for weight in dtn.g.parameters())
     assert not same(before_d, dtn.D.state_dict())
@@ -96,7 +96,7 @@ def test_g_s_update_leaves_d_s_weights_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dtn = digits_dtn(f, config, CPU)
-    monkeypatch.setattr(DTN, "d_step", lambda self, gs, gt, t, step: torch.zeros(()))
+    monkeypatch.setattr(DTN, "d_step", lambda self, gs, gt, t, penalised: torch.zeros(()))
     before_g, before_d = weights(dtn.g), {n: p.clone() for n, p in dtn.D.named_parameters()}
     dtn.step(*batch, 1)
     assert not same(before_g, dtn.g.state_dict())

@@ -1,0 +1,106 @@
+"""Steps of training as CUDA graphs: recorded once, then launched as one.
+
+A step of networks as small as these is about a thousand kernels, and each is done sooner than
+Python has launched the next. What a step does must not depend on numbers of the host then: what
+changes from step to step is in tensors of the device, or is the step's kind.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WARM = 3  # steps of a kind before it is recorded: kernels are chosen, moments allocated
+OWN = ("lr", "foreach", "fused", "capturable")  # of an optimiser, whatever device saved its state
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A step of one kind: what it reads, and what it leaves."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]
+    losses: dict[str, Tensor]
+
+
+class Graphs:
+    """`update` of a kind and tensors of fixed shapes to losses, on a GPU.
+
+    The first WARM steps of each kind run as they are; the next is recorded, and replayed from
+    then on. Every step counts: none is only for warming up. `random` are the generators that
+    `update` draws from.
+    """
+
+    def __init__(
+        self, update: Callable[..., dict[str, Tensor]], random: Sequence[torch.Generator]
+    ) -> None:
+        self.update = update
+        self.random = random
+        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.taken: Counter[Hashable] = Counter()
+        self.recorded: dict[Hashable, Recorded] = {}
+
+    def step(self, kind: Hashable, *inputs: Tensor) -> dict[str, Tensor]:
+        """One step; the losses are overwritten by the next of its kind."""
+        main = torch.cuda.current_stream()
+        self.stream.wait_stream(main)
+        with torch.cuda.stream(self.stream):
+            losses = self.beside(kind, inputs)
+        main.wait_stream(self.stream)
+        return losses
+
+    def beside(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """One step, on `stream`: a graph cannot be recorded on the default one."""
+        if kind not in self.recorded:
+            if self.taken[kind] < WARM:
+                self.taken[kind] += 1
+                return self.update(kind, *inputs)
+            self.recorded[kind] = self.record(kind, inputs)
+        recorded = self.recorded[kind]
+        for held, new in zip(recorded.inputs, inputs, strict=True):
+            held.copy_(new)
+        recorded.graph.replay()
+        return recorded.losses
+
+    def record(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> Recorded:
+        """A step's kernels, of which none runs yet."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.random:
+            graph.register_generator_state(generator)
+        held = tuple(x.clone() for x in inputs)
+        with torch.cuda.graph(graph, stream=self.stream):
+            losses = self.update(kind, *held)
+        return Recorded(graph, held, {name: loss.detach() for name, loss in losses.items()})
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]
+) -> torch.optim.Adam:
+    """Adam whose step can be recorded where its parameters are on a GPU."""
+    weights = list(parameters)
+    device = weights[0].device
+    if device.type != "cuda":
+        return torch.optim.Adam(weights, lr, betas)
+    rate = torch.tensor(lr, device=device)
+    return torch.optim.Adam(weights, rate, betas, fused=True, capturable=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all of an `adam` this learning rate."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def take_up(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """An optimiser's state, from whichever device it was saved on."""
+    groups = [
+        saved | {name: own[name] for name in OWN}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})
