@@ -298,7 +298,7 @@ def training(
         text = speed.report(speeds, command_line())
     except (FileNotFoundError, ValueError) as error:
         raise Fault(str(error)) from error
-    (out / "RESULTS.md").write_text(text)
+    (out / ("RESULTS.md" if device == "cpu" else "CUDA.md")).write_text(text)
     click.echo(text)
 
 

@@ -129,6 +129,16 @@ def augment(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     return x.clamp(-1, 1)
 
 
+def jittered(x: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+    """Each picture warped and grainy: what only fools f does not outlive it.
+
+    [B, C, H, W] in [-1, 1], differentiable; of `how` the warp and the noise count.
+    """
+    return _warp(x, how, generator) + how.noise * torch.randn(
+        x.shape, generator=generator, device=x.device
+    )
+
+
 def diff_augment(x: Tensor, generator: torch.Generator, blank: float = -1.0) -> Tensor:
     """Translate each picture by up to a tenth of its side and blank a square of a quarter.
 

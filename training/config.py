@@ -76,6 +76,7 @@ class DTNConfig:
     spectral_norm: bool = False  # in place of batch normalisation in D
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
     s_views: int = 0  # augmented copies of s beside s itself
+    const_jitter: bool = False  # f of G(x) shifted, turned and grainy in L_CONST
     const_logits: float = 0.0  # share of L_CONST between logits of f's classifier, not features
     balance: bool = False  # draw s evenly, as f reads it, and t to match it where it can
     tid_first: int = 0  # steps at the start in which g learns L_TID alone
@@ -150,6 +151,8 @@ EMOJI = FacesConfig(
     remove=2,
 )
 
+# Of G(x) inside L_CONST.
+JITTER = Augment(rotate=4, shear=0.03, scale=1.06, stretch=0.03, shift=2, elastic=0, noise=0.05)
 VIEWS = Augment(neighbours=0, cutout=0)  # of s inside the DTN
 
 PRESETS: dict[str, DigitsConfig | FacesConfig] = {

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.augment import diff_augment
+from training.augment import diff_augment, jittered
 from training.captured import Graphs, adam, set_rate, take_up
-from training.config import DTNConfig
+from training.config import JITTER, DTNConfig
 from training.figures import save_grid
 from training.losses import (
     binary_d_loss,
@@ -168,8 +168,9 @@ class DTN:
 
         gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K].
         """
+        judged = jittered(gs.float(), JITTER, self.random) if self.config.const_jitter else gs
         losses = {
-            "const": self.const(fs, self.f.features(gs).float()),
+            "const": self.const(fs, self.f.features(judged).float()),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
         }
         beside = (t,) if self.config.common_batch else ()

@@ -32,6 +32,7 @@ from training.onnx_torch import OnnxModule, read_onnx
 
 Run = Callable[[Pixels], Pixels]
 DIGIT_SIDE = 32  # of the pictures that a model without faces is asked with
+TF32 = {"use_tf32": "1"}  # as PyTorch's convolutions by default
 WARM = 3  # runs before a CUDA graph is captured
 
 
@@ -165,10 +166,12 @@ def fixed_bound(
     return bound(sized(graph, device, batch, half, cuda), graph, device, batch)
 
 
-def captured(graph: Graph, device: str, batch: int, half: bool = False) -> Run:
+def captured(
+    graph: Graph, device: str, batch: int, half: bool = False, cuda: dict[str, str] | None = None
+) -> Run:
     """onnxruntime's CUDA graphs: all kernels of a run are launched as one."""
     cuda_only(device)
-    session = sized(graph, device, batch, half, {"enable_cuda_graph": "1"})
+    session = sized(graph, device, batch, half, {"enable_cuda_graph": "1"} | (cuda or {}))
     return bound(session, graph, device, batch)
 
 
@@ -247,9 +250,10 @@ WAYS: dict[str, Way] = {
     SERVED: as_served,
     "onnxruntime, one size": fixed,
     "onnxruntime, IO binding": fixed_bound,
-    "onnxruntime, IO binding, no TF32": partial(fixed_bound, cuda={"use_tf32": "0"}),
-    "onnxruntime, IO binding, NHWC": partial(fixed_bound, cuda={"prefer_nhwc": "1"}),
+    "onnxruntime, IO binding, TF32": partial(fixed_bound, cuda=TF32),
+    "onnxruntime, IO binding, NCHW": partial(fixed_bound, cuda={"prefer_nhwc": "0"}),
     "onnxruntime, CUDA graph": captured,
+    "onnxruntime, CUDA graph, TF32": partial(captured, cuda=TF32),
     "onnxruntime, 16 bits, IO binding": partial(fixed_bound, half=True),
     "onnxruntime, 16 bits, CUDA graph": partial(captured, half=True),
     "PyTorch": eager,

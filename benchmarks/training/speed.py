@@ -264,6 +264,7 @@ def section(speed: Speed) -> str:
     """The part of a report that is about one preset."""
     ours = statistics.median(speed.ours)
     batch = speed.config.batch
+    used = "bfloat16" if speed.config.bf16 else "float32"
     floor = {kind: speed.flop / rate for kind, rate in speed.rate.items()}
     loops = "\n".join(
         f"| {loop} | {statistics.median(rates):.2f} | {min(rates):.2f} to {max(rates):.2f} "
@@ -272,7 +273,7 @@ def section(speed: Speed) -> str:
     )
     rows = "\n".join(
         f"| {kind} | {rate / 1e9:,.0f} GFLOP/s | {1e3 * floor[kind]:.2f} ms "
-        f"| {floor[kind] * ours:.1%} |"
+        f"| {f'{floor[kind] * ours:.1%}' if kind == used else ''} |"
         for kind, rate in speed.rate.items()
     )
     ratio = (

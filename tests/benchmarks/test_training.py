@@ -30,11 +30,20 @@ def test_the_plain_loop_learns(config: DigitsConfig, digits: Digits) -> None:
 
 def test_ratios_are_taken_round_by_round() -> None:
     rates = {PLAIN: [1.0, 2.0, 4.0], "ours: all": [2.0, 8.0, 8.0], "ours: less": [1.0, 1.0, 1.0]}
-    speed = Speed("digits", of_digits(preset("digits")), "CPU", rates, 1e9, 1e6, {"float32": 1e11})
+    speed = Speed(
+        "digits",
+        of_digits(preset("digits")),
+        "CPU",
+        rates,
+        1e9,
+        1e6,
+        {"float32": 1e11, "bfloat16": 2e11},
+    )
     assert speed.ratio == 2
     text = report([speed, dataclasses.replace(speed, name="emoji", rates={"ours: all": [2.0]})], "")
     assert text.count("**2.00 times**") == 1 and "## emoji, batches of 64" in text
-    assert "| float32 | 100 GFLOP/s | 10.00 ms | 8.0% |" in text
+    assert "| float32 | 100 GFLOP/s | 10.00 ms |  |" in text
+    assert "| bfloat16 | 200 GFLOP/s | 5.00 ms | 4.0% |" in text
     assert "| ours: all | 8.00 | 2.00 to 8.00 | 512 |" in text
 
 
