@@ -27,6 +27,11 @@ class NotServingError(Exception):
     """Why a server could not be measured, in one line."""
 
 
+def python_path() -> str:
+    """PYTHONPATH by which a server finds this repository, and what it is started with."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Running:
     """A started server. What it starts in turn inherits a mark, by which it is found again."""
 
@@ -41,7 +46,7 @@ class Running:
         self.device_log = scratch / f"{self.mark}.device"
         given = {
             MARK: self.mark,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": python_path(),
             "BENCH_MODEL": model,
             "BENCH_PORTS": ",".join(map(str, ports)),
             "BENCH_LOCK": str(scratch / "device.lock"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.serving.device import ROOT
 from benchmarks.serving.pictures import Pictures, make_pictures, write_requests
-from benchmarks.serving.process import TICKS_PER_S, NotServingError, running
+from benchmarks.serving.process import TICKS_PER_S, NotServingError, python_path, running
 from benchmarks.serving.servers import BARE_LOOP, ModelName, Server
 from benchmarks.serving.wrk import Load, WrkError, load
 
@@ -128,7 +128,7 @@ def without_server(model: ModelName) -> Iterable[tuple[str, dict[str, float]]]:
     commands = {"session.run": [sys.executable, "-m", "benchmarks.serving.bare", model]}
     if BARE_LOOP.installed:
         commands["loop"] = BARE_LOOP.command(model)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "BENCH_MODEL": model}
+    environment = os.environ | {"PYTHONPATH": python_path(), "BENCH_MODEL": model}
     for name, command in commands.items():
         done = subprocess.run(  # noqa: S603 - our own commands
             command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from service.manifest import ModelError
-from service.models import Model, Models, load_models
+from service.models import RUN_SIZES, TRIAL_SIDE, Model, Models, load_models
+from service.pictures import Pixels
 from service.problems import Problem
 from tests.service.dummy import dummy_graph, noise
 from tests.service.dummy_faces import UPSCALE, graph, photo_of, write_face_model
@@ -44,6 +45,28 @@ def test_a_distance_that_is_no_number_is_none(
 
     monkeypatch.setitem(model.sessions, "distance", Session())
     assert model(noise(8, 8)[None], distance=True)[1] == [None, None]
+
+
+def test_a_gpu_has_seen_every_size_of_run_before_it_is_ready(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(models_dir / "digits")
+    monkeypatch.setattr(model, "device", "cuda")
+    monkeypatch.setattr("service.models.TRIALS_S", 0.0)  # which is of a CPU
+    seen: dict[bool, set[int]] = {False: set(), True: set()}
+    run = Model.run
+
+    def timed_by_the_run(self: Model, x: Pixels, distance: bool) -> Any:
+        if x.shape[1:3] == (TRIAL_SIDE, TRIAL_SIDE):
+            seen[distance].add(len(x))
+        time.sleep(0.01)
+        return run(self, x, distance)
+
+    monkeypatch.setattr(Model, "run", timed_by_the_run)
+    model.warm_up()
+    assert model.most >= 64
+    wanted = {size for size in RUN_SIZES if size <= model.most}
+    assert seen[False] >= wanted and seen[True] == wanted
 
 
 def test_a_failing_run_is_the_pictures_fault(
