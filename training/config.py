@@ -133,10 +133,10 @@ JUDGE = ClassifierConfig(
 )
 
 EMOJI = FacesConfig(
-    steps=12_000,
+    steps=9000,
     batch=16,
     lr=4e-4,
-    alpha=1.0,
+    alpha=2.0,
     beta=30.0,
     gamma=0.05,
     d_width=48,
@@ -144,6 +144,7 @@ EMOJI = FacesConfig(
     r1=1.0,
     r1_every=8,
     diff_augment=True,
+    const_jitter=True,
     balance=True,
     tid_first=1000,
     lr_decay=True,
@@ -192,9 +193,13 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         balance=True,
     ),
     "emoji": EMOJI,
-    # Figures 9b and 5: the emoji's recipe between other domains.
-    "faces_reverse": dataclasses.replace(EMOJI, t="photographs", steps=6000),
-    "faces_style": dataclasses.replace(EMOJI, t="posters", appearance=0.0, steps=4000),
+    # Figures 9b and 5: the recipe of the emoji before const_jitter, between other domains.
+    "faces_reverse": dataclasses.replace(
+        EMOJI, t="photographs", steps=6000, alpha=1.0, const_jitter=False
+    ),
+    "faces_style": dataclasses.replace(
+        EMOJI, t="posters", appearance=0.0, steps=4000, alpha=1.0, const_jitter=False
+    ),
     # As in Sec. 5.2, with f, s and t that can be had.
     "faces_paper": FacesConfig(
         steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152

@@ -116,6 +116,7 @@ def test_g_s_update_leaves_d_s_weights_alone(
         {"lr_decay": True},
         {"common_batch": True},
         {"const_logits": 0.7},
+        {"const_jitter": True},
         {"adversary": "binary", "r1": 1.0, "r1_every": 1},
     ],
 )
@@ -182,6 +183,32 @@ def test_a_share_of_l_const_is_blind_to_what_f_s_classifier_ignores(
     )
     assert logits.item() == pytest.approx(0.0, abs=1e-9) and features.item() > 0.01
     assert mixed.item() == pytest.approx(0.75 * features.item())
+
+
+def test_l_const_may_be_of_a_jittered_picture(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Tensor] = []
+    real_features = DigitNet.features
+
+    def features(self: DigitNet, x: Tensor) -> Tensor:
+        seen.append(x)
+        return real_features(self, x)
+
+    monkeypatch.setattr(DigitNet, "features", features)
+    fs, _, t = batch
+    for jitter in (False, True):
+        own = dataclasses.replace(config, const_jitter=jitter, bf16=False)
+        dtn = digits_dtn(f, own, CPU)
+        gs = t.clone().requires_grad_()
+        losses = dtn.g_losses(gs, t, fs, t)
+        assert torch.equal(seen[-1], gs) == (not jitter)
+        (slope,) = torch.autograd.grad(losses["const"], gs)
+        assert slope.abs().sum() > 0
+    assert (seen[-1] - t).abs().mean() < 0.5  # it is still the picture
 
 
 def test_l_const_in_logits_wants_a_classifier(f: DigitNet, config: DTNConfig) -> None:
