@@ -130,7 +130,7 @@ def new_f(config: DigitsConfig, device: torch.device) -> DigitNet:
 
 
 def switched(dtn: DTN, f: nn.Module, how: Switches) -> None:
-    """Bring the networks of a DTN that is captured or not into the state `how` asks for."""
+    """Set the memory layout of f, g and D, and compile them, as `how` has it."""
     for net in (f, dtn.g, dtn.D):
         if not how.channels_last:
             net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -138,7 +138,7 @@ def switched(dtn: DTN, f: nn.Module, how: Switches) -> None:
             net.compile()
 
 
-def of(domains: Domains, dtn: DTN, config: DTNConfig, device: torch.device) -> Step:
+def step_of(domains: Domains, dtn: DTN, config: DTNConfig, device: torch.device) -> Step:
     """A step of our loop, with the draws and the reading of t that come before it."""
     random = torch.Generator(device).manual_seed(0)
     s_order = draws(len(domains.fs), domains.s_weights, config.batch, random)
@@ -166,7 +166,7 @@ def digits_loops(
         f = new_f(config, device)
         dtn = digits_dtn(f, own, device, how.captured)
         switched(dtn, f.body, how)
-        steps[how.told] = of(domains, dtn, own, device)
+        steps[how.told] = step_of(domains, dtn, own, device)
     return Loops(steps, weight_bytes(dtn, f))
 
 
@@ -184,7 +184,7 @@ def faces_loops(config: FacesConfig, device: torch.device, variants: tuple[Switc
         fs, ft = torch.randn(2, SHOWN_FACES, f.width, device=device)
         weights = torch.ones(SHOWN_FACES, device=device) if own.balance else None
         domains = Domains(fs, ft, t, s_weights=weights, t_weights=weights)
-        steps[how.told] = of(domains, dtn, own, device)
+        steps[how.told] = step_of(domains, dtn, own, device)
     return Loops(steps, weight_bytes(dtn, f))
 
 
