@@ -254,7 +254,7 @@ def report(speeds: Sequence[Speed], command: str) -> str:
         "# Steps of g and D a second",
         f"`{command}`, {datetime.now(UTC).date().isoformat()}, {first.device}, "
         f"torch {torch.__version__}. {len(first.ours)} rounds in turns. Ours computes f(x) once "
-        "and holds all data on the device; its first row is what `dtn train` does.",
+        "and holds all data on the device; the first row of ours is what `dtn train` does.",
         *(section(speed) for speed in speeds),
     ]
     return "\n\n".join(parts) + "\n"
