@@ -17,8 +17,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from service.cuda import LANES
 from service.metrics import Metrics
-from service.models import RUN_SIZES, Model
+from service.models import Model
 from service.pictures import Pixels
 from service.problems import Problem
 
@@ -44,12 +45,14 @@ class Waiting:
 class Batcher:
     """The queue of a model. Used on the event loop, but for `draw`.
 
-    At most `parallel` runs at once: one on a GPU, one a core on the CPU.
+    At most `parallel` runs at once: one a core on the CPU; on a GPU one, and LANES where those
+    beside it are full.
     """
 
     def __init__(self, model: Model, parallel: int, max_queue: int, metrics: Metrics) -> None:
         self.model = model
         self.parallel = parallel if model.device == "cpu" else 1
+        self.lanes = self.parallel if model.device == "cpu" else LANES
         self.max_queue = max_queue
         self.metrics = metrics
         self.queues: dict[Kind, deque[Waiting]] = {}
@@ -58,7 +61,7 @@ class Batcher:
         self.running = 0
         self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
         self.scheduled = False
-        self.pool = ThreadPoolExecutor(self.parallel, f"run-{model.manifest.name}")
+        self.pool = ThreadPoolExecutor(self.lanes, f"run-{model.manifest.name}")
 
     @property
     def places(self) -> int:
@@ -101,7 +104,7 @@ class Batcher:
             queue = self.queues[kind] = deque()
         queue.append(waiting)
         self.depth += 1
-        if not self.scheduled and self.running < self.parallel:
+        if not self.scheduled and self.may_start():
             # Not at once: what else this turn of the loop has received joins the run.
             self.scheduled = True
             loop.call_soon(self.start)
@@ -116,11 +119,17 @@ class Batcher:
 
         return lambda x: asyncio.run_coroutine_threadsafe(submit(x), loop).result()
 
+    def may_start(self) -> bool:
+        """Whether there is room and work for one more run."""
+        if self.running < self.parallel:
+            return self.depth > 0
+        return self.running < self.lanes and self.depth >= self.model.most
+
     def start(self) -> None:
         """Begin as many runs as there is room and work for."""
         self.scheduled = False
         loop = asyncio.get_running_loop()
-        while self.running < self.parallel and self.depth:
+        while self.may_start():
             kind = min(self.queues, key=lambda kind: self.queues[kind][0].since)
             batch = self.cut(kind)
             if batch:
@@ -167,20 +176,9 @@ class Batcher:
             log.debug("the service ended before a run did")
 
     def run(self, xs: Sequence[Pixels], distance: bool) -> Iterator[Drawn]:
-        """The results of pictures of one shape. Raises whatever onnxruntime raises.
-
-        On a GPU a run has one of a few sizes, filled up with black: for each new shape CUDA's
-        libraries would search anew for the best kernels, and the memory arena grow.
-        """
-        n = len(xs)
-        size = n if self.model.device == "cpu" else next(each for each in RUN_SIZES if each >= n)
-        x = (
-            xs[0][np.newaxis]
-            if size == 1
-            else np.stack([*xs, *[np.zeros_like(xs[0])] * (size - n)])
-        )
-        y, distances = self.model.run(x, distance)
-        return zip(y[:n], distances[:n], strict=True)
+        """The results of pictures of one shape. Raises whatever onnxruntime raises."""
+        y, distances = self.model.run(xs[0][np.newaxis] if len(xs) == 1 else np.stack(xs), distance)
+        return zip(y, distances, strict=True)
 
     def draw_alone(self, x: Pixels, distance: bool) -> Drawn | Exception:
         """One picture's result, or the Problem it is at fault for."""

@@ -17,6 +17,7 @@ from threading import Event, Lock, Thread
 
 import numpy as np
 
+from service.cuda import LANES
 from service.models import Model
 from service.wire import WARM_UP, Array, WireError, receive, send
 
@@ -53,11 +54,13 @@ class Call:
 
 
 class Runs:
-    """The runs of one model: `parallel` at once, in the order in which they were wanted."""
+    """The runs of one model, in the order in which they were wanted: `parallel` at once; on a GPU
+    one, and LANES where those beside it are full."""
 
     def __init__(self, model: Model, parallel: int) -> None:
         self.model = model
         self.parallel = parallel if model.device == "cpu" else 1
+        self.lanes = self.parallel if model.device == "cpu" else LANES
         self.running = 0
         self.waiting: deque[Call] = deque()
         self.lock = Lock()
@@ -65,7 +68,7 @@ class Runs:
     def run(self, call: Call) -> list[Array]:
         """The outputs of a call, once they are there. Raises whatever onnxruntime raises."""
         with self.lock:
-            waits = self.running >= self.parallel
+            waits = not self.room(self.running, call.pictures)
             if waits:
                 self.waiting.append(call)
             else:
@@ -78,6 +81,14 @@ class Runs:
             raise call.error
         return call.outputs
 
+    def room(self, running: int, pictures: int = 0) -> bool:
+        """Whether one more run may begin beside those `running`, of those waiting and `pictures`
+        more."""
+        if running < self.parallel:
+            return True
+        wanted = pictures + sum(call.pictures for call in self.waiting)
+        return running < self.lanes and wanted >= self.model.most
+
     def take_turn(self, call: Call) -> None:
         """Run a call and those that fit, then wake the next one and who has joined."""
         with self.lock:
@@ -86,9 +97,11 @@ class Runs:
             self.run_together(calls)
         finally:
             with self.lock:
-                following = self.waiting.popleft() if self.waiting else None
-                if following is None:
-                    self.running -= 1
+                self.running -= 1
+                following = None
+                if self.waiting and self.room(self.running):
+                    following = self.waiting.popleft()
+                    self.running += 1
             if following is not None:
                 following.woken.set()
             for joined in calls:

@@ -4,20 +4,29 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Semaphore
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from service.cuda import LANES, RECORDED, RUN_SIZES, CudaSession, Shape
 from service.manifest import EMOJI_SHAPE, Alignment, ModelError, Tensor, read_file, read_manifest
 from service.pictures import Pixels
 from service.problems import Problem
 from service.schemas import GraphCard, ModelCard
-from service.sessions import CPU, CUDA, check_signature, first_line, open_session
+from service.sessions import (
+    CPU,
+    CUDA,
+    check_signature,
+    first_line,
+    open_session,
+    open_to_record,
+)
 from service.settings import Device
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +39,6 @@ WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
 # Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
 # picture than the best before, or, on a CPU, all have taken TRIALS_S.
-RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIALS_S = 0.5
 CLEARLY = 0.98
 HANDLING_S = 300e-6  # that a run costs beside itself: threads are woken, arrays put together
@@ -76,8 +84,23 @@ class Model:
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
         self.threads = threads
         self.most = 1  # pictures that one run should draw; warm_up finds how many pay
-        # Runs side by side on one GPU only compete for its memory, and have made CUDA fail.
-        self.turn: AbstractContextManager[Any] = Lock() if CUDA in providers else nullcontext()
+        # Runs side by side on one GPU compete for its memory.
+        self.turn: AbstractContextManager[Any] = (
+            Semaphore(LANES) if CUDA in providers else nullcontext()
+        )
+        if self.device == "cuda" and not isinstance(x.shape[0], int):
+            for role, graph in self.manifest.graphs.items():
+                if role not in ("transfer", "distance"):
+                    continue
+                content = read_file(folder, graph)
+                sized = partial(self.open_sized, content, shared)
+                self.sessions[role] = CudaSession(self.sessions[role], sized)
+
+    def open_sized(self, content: bytes, shared: Mapping[str, bytes], shape: Shape) -> Any:
+        """A session on CUDA, to be recorded, of a graph of G for pictures of this shape alone."""
+        axes = zip(self.manifest.input.shape, shape, strict=True)
+        free = {name: size for name, size in axes if isinstance(name, str)}
+        return open_to_record(content, shared, self.threads, free)
 
     @property
     def reference(self) -> str:
@@ -194,6 +217,23 @@ class Model:
         if self.device == "cuda" and self.has_distance:
             for size in RUN_SIZES[: RUN_SIZES.index(self.most) + 1]:
                 self.run(self.trial(size), distance=True)
+        self.record()
+
+    def record(self) -> None:
+        """On a GPU, record the small runs of usual pictures; where it can't, they stay plain."""
+        for role in ("transfer", "distance"):
+            session = self.sessions.get(role)
+            if not isinstance(session, CudaSession):
+                continue
+            names = [self.manifest.output.name]
+            if role == "distance":
+                names.append(str(self.manifest.distance_output))
+            try:
+                for size in (size for size in RUN_SIZES if size <= min(self.most, RECORDED)):
+                    session.record(names, {self.manifest.input.name: self.trial(size)})
+            except Exception as error:  # onnxruntime's exceptions share no base class
+                reason = first_line(error)
+                log.warning("%s: runs of %s are not recorded: %s", self.reference, role, reason)
 
     def best_size(self) -> int:
         """How many pictures one run should draw: more would hardly be faster per picture."""

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,8 @@ CUDA_OPTIONS = {
     # requests, and an arena that grows by doubling would hold memory for good.
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
-    "prefer_nhwc": "1",  # channels last, as tensor cores have it
     # TF32 keeps 10 bits of a number: up to twice as fast, but emoji are up to 9 grey levels off
-    # the CPU's (benchmarks/gpu/RESULTS.md).
+    # the CPU's. Without it channels last (prefer_nhwc) is slower (benchmarks/gpu/RESULTS.md).
     "use_tf32": "0",
 }
 
@@ -75,10 +75,23 @@ def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int) -> A
     return session
 
 
-def open_with(
-    content: bytes, shared: Mapping[str, bytes], threads: int, providers: list[Any]
+def open_to_record(
+    content: bytes, shared: Mapping[str, bytes], threads: int, axes: Mapping[str, int]
 ) -> Any:
-    """A session with these providers, as far as onnxruntime can start them."""
+    """A session on CUDA whose free axes have these sizes, and whose first run is recorded."""
+    cuda = CUDA_OPTIONS | {"enable_cuda_graph": "1"}
+    return open_with(content, shared, threads, [(CUDA, cuda), CPU], axes)
+
+
+def open_with(
+    content: bytes,
+    shared: Mapping[str, bytes],
+    threads: int,
+    providers: list[Any],
+    axes: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
+    """A session with these providers, as far as onnxruntime can start them; `axes` are sizes of
+    free axes by name."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -87,6 +100,8 @@ def open_with(
     # The arena never gives memory back: one huge picture would be paid for until the end.
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
+    for name, size in axes.items():
+        options.add_free_dimension_override_by_name(name, size)
     if shared:
         sizes = [len(part) for part in shared.values()]
         options.add_external_initializers_from_files_in_memory(

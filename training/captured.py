@@ -77,15 +77,23 @@ class Graphs:
 
 
 def adam(
-    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float]
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float | None = None,
 ) -> torch.optim.Adam:
-    """Adam whose step can be recorded where its parameters are on a GPU."""
+    """Adam, or AdamW with `weight_decay`, whose step can be recorded where its parameters are on
+    a GPU."""
     weights = list(parameters)
     device = weights[0].device
-    if device.type != "cuda":
-        return torch.optim.Adam(weights, lr, betas)
-    rate = torch.tensor(lr, device=device)
-    return torch.optim.Adam(weights, rate, betas, fused=True, capturable=True)
+    rate: float | Tensor = lr
+    recordable = {}
+    if device.type == "cuda":
+        rate = torch.tensor(lr, device=device)
+        recordable = {"fused": True, "capturable": True}
+    if weight_decay is None:
+        return torch.optim.Adam(weights, rate, betas, **recordable)
+    return torch.optim.AdamW(weights, rate, betas, weight_decay=weight_decay, **recordable)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.augment import augment
+from training.captured import Graphs, adam, set_rate, take_up
 from training.config import ClassifierConfig
 from training.data import Digits, Split, to_split
 from training.networks import DigitNet, frozen, placed, to_unit
@@ -87,9 +88,8 @@ def train_classifier(
     torch.manual_seed(seed)
     net = placed(net or DigitNet(config.standardise), run.device)
     average = copy.deepcopy(net)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), config.lr, (0.9, 0.99), weight_decay=config.weight_decay
-    )
+    optimizer = adam(net.parameters(), config.lr, (0.9, 0.99), config.weight_decay)
+    fresh = torch.ones((), device=run.device)  # share of net in its average's next state
     generator = torch.Generator(run.device).manual_seed(seed)
     start = 0
     if state := run.load(f"{name}.pt"):
@@ -97,24 +97,29 @@ def train_classifier(
         start = state["step"]
         if start < config.steps:
             net.load_state_dict(state["net"])
-            optimizer.load_state_dict(state["optimizer"])
+            take_up(optimizer, state["optimizer"])
             generator.set_state(state["generator"].cpu())
 
-    sources = gather() if start < config.steps else []
-    progress = tqdm(range(start, config.steps), name, initial=start, total=config.steps)
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, config.steps)
-        x, labels = _batch(sources, generator)
-        if config.augment is not None:
-            x = augment(x, config.augment, generator)
+    def update(_kind: None, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with run.autocast():
             logits = net(x.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema_update(average, net, ema_share(config.ema, step))
+        ema_update(average, net, fresh)
+        return {"loss": loss}
+
+    learn = Graphs(update, []).step if run.device.type == "cuda" else update
+    sources = gather() if start < config.steps else []
+    progress = tqdm(range(start, config.steps), name, initial=start, total=config.steps)
+    for step in progress:
+        set_rate(optimizer, learning_rate(config, step, config.steps))
+        fresh.fill_(ema_share(config.ema, step))
+        x, labels = _batch(sources, generator)
+        if config.augment is not None:
+            x = augment(x, config.augment, generator)
+        loss = learn(None, x, labels)["loss"]
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             progress.set_postfix(loss=f"{loss.item():.3f}")
             rate = progress.format_dict["rate"]

@@ -6,7 +6,9 @@ as the service needs it: the copies to the device and back count.
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from training.onnx_torch import OnnxModule, read_onnx
 Run = Callable[[Pixels], Pixels]
 DIGIT_SIDE = 32  # of the pictures that a model without faces is asked with
 TF32 = {"use_tf32": "1"}  # as PyTorch's convolutions by default
+NHWC = {"prefer_nhwc": "1"}
 WARM = 3  # runs before a CUDA graph is captured
 
 
@@ -79,14 +82,27 @@ def whole(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @lru_cache(maxsize=2)
 def served(folder: Path, device: str) -> Model:
-    """The service's own model, once for all sizes of batches."""
-    return Model(folder, cast(Device, device), torch.get_num_threads())
+    """The service's own model, warm, once for all sizes of batches."""
+    model = Model(folder, cast(Device, device), torch.get_num_threads())
+    model.warm_up()
+    return model
 
 
 def as_served(graph: Graph, device: str, batch: int) -> Run:
     """The service's own model: sizes are free, pictures go in and out as NumPy has them."""
     model = served(graph.folder, device)
     return lambda pictures: model.run(pictures, distance=False)[0]
+
+
+def halved(graph: Graph, device: str, batch: int) -> Run:
+    """As served, but as two runs of half the batch, side by side, as when many pictures wait."""
+    model, pool = served(graph.folder, device), ThreadPoolExecutor(2)
+
+    def run(pictures: Pixels) -> Pixels:
+        halves = [half for half in np.array_split(pictures, 2) if len(half)]
+        return np.concatenate(list(pool.map(lambda half: model.run(half, False)[0], halves)))
+
+    return run
 
 
 def sized(
@@ -244,21 +260,50 @@ def graphed(graph: Graph, device: str, batch: int) -> Run:
     return run
 
 
+def without_tf32(way: Way) -> Way:
+    """A way of PyTorch's without TF32, as the service has it."""
+
+    def made(graph: Graph, device: str, batch: int) -> Run:
+        with full_precision():
+            run = way(graph, device, batch)
+
+        def precisely(pictures: Pixels) -> Pixels:
+            with full_precision():
+                return run(pictures)
+
+        return precisely
+
+    return made
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 SERVED = "onnxruntime, as served"
 # What the service does, what it might do, and the peers.
 WAYS: dict[str, Way] = {
     SERVED: as_served,
+    "onnxruntime, as served, two halves at once": halved,
     "onnxruntime, one size": fixed,
     "onnxruntime, IO binding": fixed_bound,
     "onnxruntime, IO binding, TF32": partial(fixed_bound, cuda=TF32),
-    "onnxruntime, IO binding, NCHW": partial(fixed_bound, cuda={"prefer_nhwc": "0"}),
+    "onnxruntime, IO binding, NHWC": partial(fixed_bound, cuda=NHWC),
+    "onnxruntime, IO binding, NHWC, TF32": partial(fixed_bound, cuda=NHWC | TF32),
     "onnxruntime, CUDA graph": captured,
     "onnxruntime, CUDA graph, TF32": partial(captured, cuda=TF32),
     "onnxruntime, 16 bits, IO binding": partial(fixed_bound, half=True),
     "onnxruntime, 16 bits, CUDA graph": partial(captured, half=True),
-    "PyTorch": eager,
-    "PyTorch, CUDA graph": graphed,
-    "PyTorch, torch.compile": compiled,
+    "PyTorch": without_tf32(eager),
+    "PyTorch, CUDA graph": without_tf32(graphed),
+    "PyTorch, torch.compile": without_tf32(compiled),
+    "PyTorch, torch.compile, TF32": compiled,
     "PyTorch, 16 bits": partial(eager, half=True),
     "PyTorch, 16 bits, torch.compile": partial(compiled, half=True),
 }

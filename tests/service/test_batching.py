@@ -223,24 +223,25 @@ def test_runs_side_by_side_on_the_cpu(model: Recorded) -> None:
     assert sorted(model.runs) == [2, 4, 4]
 
 
-def test_on_a_gpu_runs_have_few_sizes(model: Recorded) -> None:
+def test_on_a_gpu_a_second_run_begins_only_when_it_is_full(model: Recorded) -> None:
     model.device = "cuda"  # what the batcher goes by
-    xs = pictures(7)
-    model.most = 8
-    expected, _ = model(np.stack(xs))
-    model.runs.clear()
 
     async def steps(batcher: Batcher) -> None:
-        assert batcher.parallel == 1
-        results = await asyncio.gather(*(soon(batcher, x) for x in xs[:3]))
-        results += await asyncio.gather(*(soon(batcher, x) for x in xs[3:4]))
-        results += await asyncio.gather(*(soon(batcher, x) for x in xs[4:6]))
-        for (y, _), wanted in zip(results, expected, strict=False):
-            assert np.array_equal(y, wanted)
+        model.go.clear()
+        answers = [soon(batcher, noise(20, 20))]
+        await begun(model)
+        answers += [soon(batcher, x) for x in pictures(3)]
+        await asyncio.sleep(0.05)
+        assert model.runs == [1]
+        answers += [soon(batcher, x) for x in pictures(6)]
+        await begun(model, 2)
+        await asyncio.sleep(0.05)
+        assert model.runs == [1, 4]
+        model.go.set()
+        await asyncio.gather(*answers)
 
-    metrics = use(model, steps, parallel=2)
-    assert model.runs == [4, 1, 2]
-    assert 'dtn_batch_size_sum{model="digits@1"} 6.0' in metrics.all("")[0].decode()
+    use(model, steps, parallel=4)
+    assert sorted(model.runs) == [1, 1, 4, 4]
 
 
 def test_closing_drops_what_waits(model: Recorded) -> None:

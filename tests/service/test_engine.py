@@ -119,8 +119,36 @@ def test_a_joined_run_that_fails_is_tried_call_by_call() -> None:
     assert runs.running == 0
 
 
-def test_a_gpu_runs_one_at_a_time_a_cpu_as_many_as_it_may() -> None:
-    assert runs_of(Recorded(), parallel=4, device="cuda").parallel == 1
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert true()
+
+
+def test_on_a_gpu_a_second_run_begins_only_when_it_is_full() -> None:
+    session = Recorded()
+    runs = runs_of(session, most=8, parallel=4, device="cuda")
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(runs.run, call(0))]
+        until(lambda: runs.running == 1)
+        results.append(pool.submit(runs.run, call(1, 3)))
+        until(lambda: len(runs.waiting) == 1)
+        assert session.sizes == [1]
+        results.append(pool.submit(runs.run, call(2, 5)))  # with those that wait, it is
+        until(lambda: session.sizes == [1, 8])
+        results.append(pool.submit(runs.run, call(3, 9)))  # but not a third one
+        results.append(pool.submit(runs.run, call(4)))
+        until(lambda: len(runs.waiting) == 2)
+        assert runs.running == 2
+        session.may.set()
+        for value, result in enumerate(results):
+            assert (result.result(5)[0] == value + 1).all()
+    assert sorted(session.sizes) == [1, 1, 8, 9]
+    assert runs.running == len(runs.waiting) == 0
+
+
+def test_a_cpu_runs_as_many_as_it_may() -> None:
     session = Recorded()
     runs = runs_of(session, most=1, parallel=2)
     with ThreadPoolExecutor(8) as pool:

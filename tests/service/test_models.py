@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from service.cuda import LANES, RUN_SIZES
 from service.manifest import ModelError
-from service.models import RUN_SIZES, TRIAL_SIDE, Model, Models, load_models
+from service.models import TRIAL_SIDE, Model, Models, load_models
 from service.pictures import Pixels
 from service.problems import Problem
 from tests.service.dummy import dummy_graph, noise
@@ -209,19 +210,31 @@ def test_a_session_never_changes_its_device_while_it_runs(models_dir: Path) -> N
     assert session._enable_fallback is False
 
 
-def test_cuda_in_use_is_told_and_runs_take_turns(
-    models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def on_gpu(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A model that takes the CPU for a GPU."""
     pretend_cuda(monkeypatch)
     fall_back = ort.InferenceSession
     monkeypatch.setattr(ort, "InferenceSession", lambda *a, **k: OnGpu(fall_back(*a, **k)))
-    model = Model(models_dir / "plain", "cuda")
-    card = model.card(default=False)
+    return Model(models_dir / "digits", "cuda")
+
+
+def test_cuda_in_use_is_told_and_runs_take_turns(on_gpu: Model) -> None:
+    card = on_gpu.card(default=False)
     assert (card.device, card.provider) == ("cuda", "CUDAExecutionProvider")
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(model, [noise(8, 8)[np.newaxis]] * 4))
-    assert len(answers) == 4
-    assert model.sessions["transfer"].most == 1
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(on_gpu, [noise(8, 8)[np.newaxis]] * 8))
+    assert len(answers) == 8
+    assert on_gpu.sessions["transfer"].session.most == LANES
+
+
+def test_where_runs_cannot_be_recorded_they_stay_plain(
+    on_gpu: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_gpu.warm_up()  # this onnxruntime has no memory on a GPU to record into
+    assert caplog.text.count("are not recorded") == 2
+    y, _ = on_gpu(noise(32, 32)[np.newaxis], distance=True)
+    assert y.shape == (1, 32, 32, 1)
 
 
 def graphs(content: bytes) -> dict[str, dict[str, object]]:

@@ -47,6 +47,14 @@ def test_a_state_that_a_gpu_saved_is_taken_up_on_a_cpu() -> None:
     assert torch.equal(net.weight, other.weight)
 
 
+def test_weight_decay_makes_it_adamw() -> None:
+    net = nn.Linear(2, 2)
+    decayed = adam(net.parameters(), 0.1, (0.9, 0.99), 0.05)
+    assert isinstance(decayed, torch.optim.AdamW)
+    assert decayed.param_groups[0]["weight_decay"] == 0.05
+    assert not isinstance(adam(net.parameters(), 0.1, (0.9, 0.99)), torch.optim.AdamW)
+
+
 @needs_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from training.render import font_files, house_number, house_numbers
 
@@ -32,3 +33,11 @@ def test_every_digit_comes_equally_often() -> None:
     assert pictures.shape == (40, 32, 32, 3)
     assert np.bincount(labels).tolist() == [4] * 10
     assert pictures.std((1, 2, 3)).min() > 1  # none is blank
+
+
+def test_all_cores_draw_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, _ = house_numbers(30, seed=2, pen=0.5)
+    monkeypatch.setattr("training.render.APIECE", 1)
+    drawn, labels = house_numbers(30, seed=2, pen=0.5)
+    assert np.array_equal(drawn, expected)
+    assert labels[:12].tolist() == [*range(10), 0, 1]

@@ -1,0 +1,106 @@
+"""Runs of a graph on a GPU: of few sizes, the small ones recorded as CUDA graphs.
+
+For every new shape CUDA's libraries choose kernels anew and memory grows, so each run has one of
+RUN_SIZES, filled up with black. A run of few pictures is hundreds of kernels, each done sooner
+than the next is launched; recorded, they are launched as one (benchmarks/gpu/RESULTS.md).
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+Array = npt.NDArray[Any]
+Shape = tuple[int, ...]
+
+RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+RECORDED = 32  # pictures of the largest recorded run: what is larger keeps the GPU busy by itself
+# Runs of one model at once: one computes while pictures of the next are copied. The second
+# begins only when it is full; as long as the GPU keeps up, one run with all is sooner done.
+LANES = 2
+
+
+class Recorded:
+    """One shape of run as a CUDA graph: pictures are copied to where it reads them, and it runs.
+
+    onnxruntime keeps the graph for the thread that ran first: all runs are to be of one thread.
+    """
+
+    def __init__(
+        self, session: Any, feed: dict[str, Array], outputs: dict[str, Array], device: str
+    ) -> None:
+        """Of a session for the shape of `feed` alone; `outputs` are like what it answers."""
+        ((name, x),) = feed.items()
+        self.session = session
+        self.x = ort.OrtValue.ortvalue_from_numpy(x, device, 0)
+        self.binding = session.io_binding()
+        self.binding.bind_ortvalue_input(name, self.x)
+        self.outputs = []
+        for wanted, like in outputs.items():
+            value = ort.OrtValue.ortvalue_from_shape_and_type(like.shape, like.dtype, device, 0)
+            self.binding.bind_ortvalue_output(wanted, value)
+            self.outputs.append(value)
+
+    def run(self, x: Array) -> list[Array]:
+        """The outputs for x, of the recorded shape."""
+        self.x.update_inplace(x)
+        self.session.run_with_iobinding(self.binding)
+        return [value.numpy() for value in self.outputs]
+
+
+class CudaSession:
+    """A session whose runs are of few sizes; has what Model needs of onnxruntime's.
+
+    `sized` opens a session of the same graph for one shape, ready to be recorded.
+    """
+
+    def __init__(self, session: Any, sized: Callable[[Shape], Any], device: str = "cuda") -> None:
+        self.session = session
+        self.sized = sized
+        self.device = device
+        self.recorded: dict[tuple[Shape, tuple[str, ...]], Recorded] = {}
+        self.thread = ThreadPoolExecutor(1, "cuda-graphs")  # the recorded runs'
+
+    def run(self, names: Sequence[str], feed: dict[str, Array]) -> list[Array]:
+        """The named outputs for pictures [N, H, W, 3]. Raises whatever onnxruntime raises."""
+        ((name, x),) = feed.items()
+        n = len(x)
+        size = next((size for size in RUN_SIZES if size >= n), n)
+        if size > n:
+            x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
+        recorded = self.recorded.get((x.shape, tuple(names)))
+        if recorded is None:
+            outputs = self.session.run(list(names), {name: x})
+        else:
+            outputs = self.thread.submit(recorded.run, x).result()
+        return [output[:n] for output in outputs]
+
+    def record(self, names: Sequence[str], feed: dict[str, Array]) -> None:
+        """Let runs of feed's shape be recorded from now on.
+
+        Raises ValueError where a recorded run does not answer as others do, and whatever
+        onnxruntime raises.
+        """
+        ((_, x),) = feed.items()
+        expected = self.session.run(list(names), feed)
+        outputs = dict(zip(names, expected, strict=True))
+
+        def make() -> Recorded:
+            made = Recorded(self.sized(x.shape), feed, outputs, self.device)
+            for _ in range(2):  # recorded, then replayed
+                for found, wanted in zip(made.run(x), expected, strict=True):
+                    if not alike(found, wanted):
+                        raise ValueError("a recorded run answers otherwise")
+            return made
+
+        self.recorded[x.shape, tuple(names)] = self.thread.submit(make).result()
+
+
+def alike(a: Array, b: Array) -> bool:
+    """Whether two runs' answers for the same pictures are the same, but for rounding."""
+    return a.shape == b.shape and np.allclose(
+        a.astype(np.float32), b.astype(np.float32), rtol=0.01, atol=1
+    )
