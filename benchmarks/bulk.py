@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from PIL import Image
 
 from benchmarks.serving.results import cpu_model, markdown
@@ -246,7 +247,8 @@ def report(killed: Killed, bare: dict[int, float], runs: Sequence[Timed]) -> str
             f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_model()}, {os.cpu_count()} cores, "
             f"{platform.system()} {platform.release()}",
             f"- Python {platform.python_version()}, "
-            + ", ".join(f"{name} {version(name)}" for name in ("dtn", "onnxruntime", "ray")),
+            + ", ".join(f"{name} {version(name)}" for name in ("dtn", "ray"))
+            + f", onnxruntime {ort.__version__}",
             f"- {killed.pictures} PNGs of {SIDE} x {SIDE} in tar shards of {SHARD}, model digits; "
             "a worker runs its graph with one thread.",
             f"- `local` with 2 workers, kill -9 after {killed.before} pictures were committed, and "

@@ -1,12 +1,15 @@
-"""Runs of a graph on a GPU: of few sizes, the small ones recorded as CUDA graphs.
+"""Runs of a graph on a GPU: on few threads, of few sizes, the small ones recorded as CUDA graphs.
 
-For every new shape CUDA's libraries choose kernels anew and memory grows, so each run has one of
-RUN_SIZES, filled up with black. A run of few pictures is hundreds of kernels, each done sooner
-than the next is launched; recorded, they are launched as one (benchmarks/gpu/RESULTS.md).
+onnxruntime makes handles and workspaces of CUDA's libraries anew for every thread that runs a
+session, which takes long and much memory. For every new shape the libraries choose kernels anew and
+memory grows, so each run has one of RUN_SIZES, filled up with black. A run of few pictures is
+hundreds of kernels, each done sooner than the next is launched; recorded, they are launched as one
+(benchmarks/gpu/RESULTS.md).
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,11 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-RECORDED = 32  # pictures of the largest recorded run: what is larger keeps the GPU busy by itself
+RECORDED = 16  # pictures of the largest recorded run: what is larger keeps the GPU busy by itself
 # Runs of one model at once: one computes while pictures of the next are copied. The second
 # begins only when it is full; as long as the GPU keeps up, one run with all is sooner done.
 LANES = 2
+WARM_UP_S = 60.0  # that the threads wait for one another
 
 
 class Recorded:
@@ -51,14 +55,44 @@ class Recorded:
         return [value.numpy() for value in self.outputs]
 
 
-class CudaSession:
-    """A session whose runs are of few sizes; has what Model needs of onnxruntime's.
+class LaneSession:
+    """A session whose runs are those of `lanes`, LANES threads that all sessions of a model share;
+    has what Model needs of onnxruntime's."""
+
+    def __init__(self, session: Any, lanes: Executor) -> None:
+        self.session = session
+        self.lanes = lanes
+        self.input: str = session.get_inputs()[0].name
+
+    def run(self, names: Sequence[str], feed: dict[str, Array]) -> list[Array]:
+        """The named outputs. Raises whatever onnxruntime raises."""
+        outputs: list[Array] = self.lanes.submit(self.session.run, list(names), feed).result()
+        return outputs
+
+    def warm_up(self, names: Sequence[str], feed: dict[str, Array]) -> None:
+        """A run on each thread. Raises whatever onnxruntime raises."""
+        together = Barrier(LANES)
+
+        def run() -> None:
+            together.wait(WARM_UP_S)
+            self.session.run(list(names), feed)
+
+        runs = [self.lanes.submit(run) for _ in range(LANES)]
+        wait(runs)
+        for each in runs:
+            each.result()
+
+
+class CudaSession(LaneSession):
+    """A session of G: its runs are of few sizes, of which small ones can be recorded.
 
     `sized` opens a session of the same graph for one shape, ready to be recorded.
     """
 
-    def __init__(self, session: Any, sized: Callable[[Shape], Any], device: str = "cuda") -> None:
-        self.session = session
+    def __init__(
+        self, session: Any, lanes: Executor, sized: Callable[[Shape], Any], device: str = "cuda"
+    ) -> None:
+        super().__init__(session, lanes)
         self.sized = sized
         self.device = device
         self.recorded: dict[tuple[Shape, tuple[str, ...]], Recorded] = {}
@@ -73,7 +107,7 @@ class CudaSession:
             x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
         recorded = self.recorded.get((x.shape, tuple(names)))
         if recorded is None:
-            outputs = self.session.run(list(names), {name: x})
+            outputs = super().run(names, {name: x})
         else:
             outputs = self.thread.submit(recorded.run, x).result()
         return [output[:n] for output in outputs]
@@ -85,7 +119,7 @@ class CudaSession:
         onnxruntime raises.
         """
         ((_, x),) = feed.items()
-        expected = self.session.run(list(names), feed)
+        expected = super().run(names, feed)
         outputs = dict(zip(names, expected, strict=True))
 
         def make() -> Recorded:

@@ -137,8 +137,7 @@ class Runs:
         feed = first.feed
         if len(calls) > 1:
             feed = {name: np.concatenate([call.feed[name] for call in calls]) for name in feed}
-        with self.model.turn:
-            outputs = self.model.sessions[first.role].run(list(first.names), feed)
+        outputs = self.model.sessions[first.role].run(list(first.names), feed)
         if len(calls) == 1:
             first.outputs = outputs
             return

@@ -5,16 +5,16 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Semaphore
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from service.cuda import LANES, RECORDED, RUN_SIZES, CudaSession, Shape
+from service.cuda import LANES, RECORDED, RUN_SIZES, CudaSession, LaneSession, Shape
 from service.manifest import EMOJI_SHAPE, Alignment, ModelError, Tensor, read_file, read_manifest
 from service.pictures import Pixels
 from service.problems import Problem
@@ -84,17 +84,15 @@ class Model:
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
         self.threads = threads
         self.most = 1  # pictures that one run should draw; warm_up finds how many pay
-        # Runs side by side on one GPU compete for its memory.
-        self.turn: AbstractContextManager[Any] = (
-            Semaphore(LANES) if CUDA in providers else nullcontext()
-        )
-        if self.device == "cuda" and not isinstance(x.shape[0], int):
+        if CUDA in providers:
+            lanes = ThreadPoolExecutor(LANES, f"cuda-{self.manifest.name}")
+            free = not isinstance(x.shape[0], int)
             for role, graph in self.manifest.graphs.items():
-                if role not in ("transfer", "distance"):
-                    continue
-                content = read_file(folder, graph)
-                sized = partial(self.open_sized, content, shared)
-                self.sessions[role] = CudaSession(self.sessions[role], sized)
+                session = LaneSession(self.sessions[role], lanes)
+                if free and role in ("transfer", "distance"):
+                    sized = partial(self.open_sized, read_file(folder, graph), shared)
+                    session = CudaSession(session.session, lanes, sized)
+                self.sessions[role] = session
 
     def open_sized(self, content: bytes, shared: Mapping[str, bytes], shape: Shape) -> Any:
         """A session on CUDA, to be recorded, of a graph of G for pictures of this shape alone."""
@@ -164,12 +162,11 @@ class Model:
     def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
         """What __call__ answers. Raises whatever onnxruntime raises."""
         feed = {self.manifest.input.name: x}
-        with self.turn:
-            if not distance:
-                (y,) = self.sessions["transfer"].run([self.manifest.output.name], feed)
-                return y, [None] * len(y)
-            names = [self.manifest.output.name, self.manifest.distance_output]
-            y, f_distance = self.sessions["distance"].run(names, feed)
+        if not distance:
+            (y,) = self.sessions["transfer"].run([self.manifest.output.name], feed)
+            return y, [None] * len(y)
+        names = [self.manifest.output.name, self.manifest.distance_output]
+        y, f_distance = self.sessions["distance"].run(names, feed)
         return y, [float(d) if math.isfinite(d) else None for d in f_distance]
 
     def detect(self, x: Pixels) -> tuple[Floats, Floats, Floats]:
@@ -177,7 +174,7 @@ class Model:
 
         In pixels of x, best score first. Raises Problem as __call__ does.
         """
-        with self.answering(x[np.newaxis]), self.turn:
+        with self.answering(x[np.newaxis]):
             boxes, scores, points = self.sessions["detect"].run(
                 DETECT_OUTPUTS, {DETECT_INPUT.name: x[np.newaxis]}
             )
@@ -185,7 +182,7 @@ class Model:
 
     def upscale(self, y: Pixels) -> Pixels:
         """A picture uint8 [64, 64, 3] -> [512, 512, 3]. Raises Problem as __call__ does."""
-        with self.answering(y[np.newaxis]), self.turn:
+        with self.answering(y[np.newaxis]):
             (large,) = self.sessions["upscale"].run(
                 UPSCALE_OUTPUTS, {UPSCALE_INPUT.name: y[np.newaxis]}
             )
@@ -197,6 +194,10 @@ class Model:
 
         Raises ModelError where a graph fails or answers other than its manifest says.
         """
+        try:
+            self.warm_lanes()
+        except Exception as error:  # as in __call__
+            raise ModelError(f"{self.reference}: warm-up: {first_line(error)}") from error
         for distance in (False, True) if self.has_distance else (False,):
             for height, width in WARM_UP_SIZES:
                 x = np.full((1, height, width, 3), 127, np.uint8)
@@ -219,18 +220,33 @@ class Model:
                 self.run(self.trial(size), distance=True)
         self.record()
 
+    def outputs(self, role: str) -> list[str]:
+        """Names of what a graph answers."""
+        y, f_distance = self.manifest.output.name, str(self.manifest.distance_output)
+        return {
+            "transfer": [y],
+            "distance": [y, f_distance],
+            "detect": DETECT_OUTPUTS,
+            "upscale": UPSCALE_OUTPUTS,
+        }[role]
+
+    def warm_lanes(self) -> None:
+        """On a GPU, run every graph on each thread that runs any. Raises as onnxruntime does."""
+        large = np.full((1, *EMOJI_SHAPE), 127, np.uint8)
+        for role, session in self.sessions.items():
+            if isinstance(session, LaneSession):
+                feed = {session.input: large if role == "upscale" else self.trial(1)}
+                session.warm_up(self.outputs(role), feed)
+
     def record(self) -> None:
         """On a GPU, record the small runs of usual pictures; where it can't, they stay plain."""
-        for role in ("transfer", "distance"):
-            session = self.sessions.get(role)
+        sizes = [size for size in RUN_SIZES if size <= min(self.most, RECORDED)]
+        for role, session in self.sessions.items():
             if not isinstance(session, CudaSession):
                 continue
-            names = [self.manifest.output.name]
-            if role == "distance":
-                names.append(str(self.manifest.distance_output))
             try:
-                for size in (size for size in RUN_SIZES if size <= min(self.most, RECORDED)):
-                    session.record(names, {self.manifest.input.name: self.trial(size)})
+                for size in sizes:
+                    session.record(self.outputs(role), {session.input: self.trial(size)})
             except Exception as error:  # onnxruntime's exceptions share no base class
                 reason = first_line(error)
                 log.warning("%s: runs of %s are not recorded: %s", self.reference, role, reason)

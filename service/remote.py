@@ -1,7 +1,6 @@
 """Models whose graphs another process runs: to all that use a Model, one like any other."""
 
 import socket
-from contextlib import nullcontext
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -93,7 +92,6 @@ class RemoteModel(Model):
         self.provider = notice.provider
         self.device = notice.device
         self.most = notice.most
-        self.turn = nullcontext()  # whoever runs the graphs sees to that
 
     def warm_up(self) -> None:
         """Wait until the model is warm. Raises ModelError where it will not be."""

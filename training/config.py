@@ -133,10 +133,10 @@ JUDGE = ClassifierConfig(
 )
 
 EMOJI = FacesConfig(
-    steps=9000,
+    steps=13_000,
     batch=16,
     lr=4e-4,
-    alpha=2.0,
+    alpha=8.0,
     beta=30.0,
     gamma=0.05,
     d_width=48,

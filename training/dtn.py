@@ -30,7 +30,7 @@ from training.losses import (
 )
 from training.networks import frozen, initialise, placed, to_unit
 from training.parallel import average_gradients, own_seed, rank, ranks, share, wait
-from training.run import Run, ema_share, ema_update
+from training.run import Run, device_name, ema_share, ema_update
 from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
@@ -262,6 +262,7 @@ class DTN:
         """Everything an exact resume needs."""
         return {
             "step": step,
+            "trained_on": device_name(self.device),
             "second": None if self.second is None else self.second.state(),
             "g": self.g.state_dict(),
             "D": self.D.state_dict(),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -140,7 +139,7 @@ def export_faces(
         "training": {
             "preset": run.name,
             "seed": run.config.seed,
-            "device": "CPU" if run.device.type == "cpu" else torch.cuda.get_device_name(),
+            "device": trained.trained_on,
             "config": json.loads((run.folder / "config.json").read_text()),
         },
         "data": {"protocol": PROTOCOL, "splits": sizes},

@@ -1,6 +1,6 @@
 """A faces run (Sec. 5.2) from data to a trained g: photographs to emoji, and its two relatives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ class TrainedFaces:
 
     f: FaceFeatures
     g: nn.Sequential
+    trained_on: str = "CPU"  # the device; older runs do not tell
 
 
 def evening_weights(fs: Tensor, groups: int, seed: int, power: float = 0.5) -> Tensor:
@@ -132,4 +133,5 @@ def load_faces(run: Run, data: Path) -> TrainedFaces:
     state = run.load("dtn.pt")
     if state is None or state["step"] < run.config.steps:
         raise ValueError(f"{run.folder} is not finished: run `dtn train {run.name}` first")
-    return train_faces(run, data)
+    trained_on = state.get("trained_on", TrainedFaces.trained_on)
+    return replace(train_faces(run, data), trained_on=trained_on)

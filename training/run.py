@@ -74,7 +74,6 @@ class Run:
         self, protocol: str, splits: dict[str, int], metrics: dict[str, Any]
     ) -> dict[str, Any]:
         """metrics.json: figures beside all that they are worth nothing without."""
-        cuda = self.device.type == "cuda"
         record = {
             "preset": self.name,
             "seed": self.config.seed,
@@ -82,7 +81,7 @@ class Run:
             "batch": self.config.batch,
             "protocol": protocol,
             "splits": splits,
-            "device": torch.cuda.get_device_name() if cuda else f"CPU, {os.cpu_count()} cores",
+            "device": device_name(self.device),
             "date": datetime.now(UTC).date().isoformat(),
             "metrics": metrics,
         }
@@ -92,6 +91,13 @@ class Run:
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 for convolutions where the configuration says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+
+def device_name(device: torch.device) -> str:
+    """What figures are told to have been measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {os.cpu_count()} cores"
 
 
 def summary_writer(folder: Path) -> Any:

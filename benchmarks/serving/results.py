@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median, median_low
 
+import onnxruntime as ort  # of either package, for the CPU or a GPU
+
 from benchmarks.serving.race import NOT_INSTALLED, Lap, Race
 from benchmarks.serving.servers import OURS, SERVERS, ModelName, Server
 from benchmarks.serving.wrk import find_wrk
@@ -120,11 +122,11 @@ def ours_per_core(race: Race, model: ModelName, most: float) -> str:
 def surroundings() -> list[str]:
     """Date, hardware and versions, without which the figures say nothing."""
     cores = len(os.sched_getaffinity(0))
-    own = ("dtn", "onnxruntime", "numpy", "uvicorn", "fastapi")
+    own = ("dtn", "numpy", "uvicorn", "fastapi")
     return [
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {cpu_model()}, {cores} cores, "
         f"{platform.system()} {platform.release()}",
-        f"- Python {platform.python_version()}, "
+        f"- Python {platform.python_version()}, onnxruntime {ort.__version__}, "
         + ", ".join(f"{name} {version(name)}" for name in own),
     ]
 

@@ -1,13 +1,15 @@
 """Runs on a GPU, with the CPU in its place: few sizes, and recorded ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.cuda import CudaSession, Recorded, Shape
+from service.cuda import LANES, CudaSession, Recorded, Shape
 from service.models import Model
 from service.sessions import CPU, open_with
 from tests.service.dummy import noise
@@ -16,14 +18,19 @@ FREE = ("N", "H", "W")
 
 
 class Sizes:
-    """A session that notes how many pictures it is given."""
+    """A session that notes how many pictures it is given, and on which threads."""
 
     def __init__(self, session: Any) -> None:
         self.session = session
         self.seen: list[int] = []
+        self.threads: set[str] = set()
+
+    def get_inputs(self) -> Any:
+        return self.session.get_inputs()
 
     def run(self, names: Sequence[str], feed: dict[str, Any]) -> Any:
         self.seen.append(len(feed["x"]))
+        self.threads.add(current_thread().name)
         return self.session.run(names, feed)
 
 
@@ -33,14 +40,15 @@ def plain(models_dir: Path) -> Sizes:
 
 
 @pytest.fixture
-def session(plain: Sizes, models_dir: Path) -> CudaSession:
+def session(plain: Sizes, models_dir: Path) -> Iterator[CudaSession]:
     content = (models_dir / "digits" / "distance.onnx").read_bytes()
 
     def sized(shape: Shape) -> Any:
         axes = dict(zip(FREE, shape, strict=False))
         return open_with(content, {}, 1, [CPU], axes)
 
-    return CudaSession(plain, sized, "cpu")
+    with ThreadPoolExecutor(LANES, "lane") as lanes:
+        yield CudaSession(plain, lanes, sized, "cpu")
 
 
 def pictures(n: int, side: int = 20) -> Any:
@@ -96,3 +104,18 @@ def test_a_recorded_run_that_answers_otherwise_is_not_used(
     plain.seen.clear()
     session.run(NAMES, {"x": pictures(1)})
     assert plain.seen == [1]
+
+
+def test_all_runs_are_those_of_a_few_threads_which_warm_up_alike(
+    session: CudaSession, plain: Sizes
+) -> None:
+    session.warm_up(NAMES, {"x": pictures(1)})
+    assert len(plain.threads) == LANES
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(lambda n: session.run(NAMES, {"x": pictures(n)}), [1, 2, 4, 1, 2, 4]))
+    assert len(plain.threads) == LANES
+
+
+def test_a_failing_warm_up_is_told(session: CudaSession) -> None:
+    with pytest.raises(Exception, match="nothing"):
+        session.warm_up(["nothing"], {"x": pictures(1)})

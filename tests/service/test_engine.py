@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -47,7 +46,7 @@ class Recorded:
 
 def runs_of(session: Recorded, most: int = 8, parallel: int = 1, device: str = "cpu") -> Runs:
     sessions = dict.fromkeys(("transfer", "distance", "detect"), session)
-    model = SimpleNamespace(sessions=sessions, most=most, device=device, turn=nullcontext())
+    model = SimpleNamespace(sessions=sessions, most=most, device=device)
     return Runs(cast(Model, model), parallel)
 
 

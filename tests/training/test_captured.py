@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from training.captured import WARM, adam, set_rate, take_up
-from training.config import DTNConfig
+from training.classifier import Source, train_classifier
+from training.config import Augment, ClassifierConfig, DigitsConfig, DTNConfig
+from training.data import Split
 from training.networks import DigitNet, frozen
+from training.run import Run
 from training.train import digits_dtn
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -117,3 +121,23 @@ def test_every_replay_draws_anew(config: DTNConfig) -> None:
     dtn = digits_dtn(f, config, device)
     seen = [dtn.step(ft, ft, t, step)["d"].item() for step in range(10)]
     assert len(set(seen[WARM:])) > 5
+
+
+@needs_gpu
+def test_a_classifier_learns_the_same_by_recorded_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = ClassifierConfig(steps=12, real=32, augment=Augment())
+    config = DigitsConfig(f=recipe, judge=recipe, steps=1, bf16=False)
+    split = Split(
+        "s",
+        torch.arange(200 * 3072, device="cuda").view(200, 3, 32, 32).byte(),
+        torch.arange(200, device="cuda") % 10,
+    )
+    nets = []
+    for name, warm in (("recorded", WARM), ("eager", 1000)):
+        monkeypatch.setattr("training.captured.WARM", warm)
+        run = Run(tmp_path / name, "digits", config, "cuda")
+        nets.append(train_classifier(run, "f", recipe, lambda: [Source(split, 32)], seed=0))
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
