@@ -29,10 +29,11 @@ COLOURS = 3 * len(WINDOWS)
 SKIN = 6  # of the numbers, cheeks and forehead in RGB
 APPEARANCE = 9 + len(SIDES) + len(TOP) + 1 + len(JAW)
 # How a photograph is exposed is told by its skin: expected of this face by who it is, give or
-# take AWAY; what lies beyond is the light's. Then skin, and nothing else, is made lighter by LIFT,
-# as a drawing without shades has it, and SPREAD keeps people as far apart as the means of several
-# of their photographs are. All in natural logarithms; chosen in training/LOG.md.
-AWAY, LIFT, SPREAD = 0.1, 0.22, 1.6
+# take AWAY; what lies beyond is the light's, and skin further off than BEYOND says nothing. Then
+# skin, and nothing else, is made lighter by LIFT, as a drawing without shades has it, and SPREAD
+# keeps people as far apart as the means of several of their photographs are. All in natural
+# logarithms; chosen in training/LOG.md.
+AWAY, BEYOND, LIFT, SPREAD = 0.1, 0.45, 0.22, 1.6
 MOST = 0.9  # of a correction
 DARKEST = 0.02  # skin in [0, 1] below this counts as this
 RIDGE = 0.03  # of the regression from identity to skin, in shares of the numbers' variance
@@ -163,7 +164,9 @@ class FaceFeatures(nn.Module):
         """How light the skin itself is, of identity [B, 256] and `light` over its mean [B]: [B]."""
         z = (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
         expected = z @ self.skin
-        return expected + AWAY * torch.tanh((seen - expected) / AWAY)
+        off = seen - expected
+        believed = 1 / (1 + (off / BEYOND).square() ** 3)
+        return expected + AWAY * torch.tanh(off / AWAY) * believed
 
     def features(self, x: Tensor) -> Tensor:
         """f(x)."""
