@@ -1,6 +1,7 @@
 """dtn bench: race our service against others, watch servers when things go wrong."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from benchmarks.scaling_report import with_figures
 from benchmarks.serving.asking import Doses
 from benchmarks.serving.device import ROOT
 from benchmarks.serving.probes import PROBES, probe_all
+from benchmarks.serving.process import NotServingError
 from benchmarks.serving.race import race as run_race
 from benchmarks.serving.results import probe_report, report
 from benchmarks.serving.servers import BARE_LOOP, PEERS, SERVERS, ModelName, Server
@@ -347,6 +349,31 @@ def gpu(
         raise Fault(str(error)) from error
     (out / "RESULTS.md").write_text(text)
     click.echo(text)
+
+
+@bench.command()
+@click.option(
+    "--model",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=ROOT / "models/emoji",
+    help="A model folder among others; by default the shipped emoji.",
+)
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--connections", type=Numbers(), default="1,8,32,64", show_default=True)
+@click.option("--pictures", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--seconds", type=click.IntRange(1), default=3, show_default=True)
+def served(
+    folder: Path, device: str, connections: Sequence[int], pictures: int, seconds: int
+) -> None:
+    """The service over HTTP with tensors for pictures, beside its session alone. Prints a table."""
+    from benchmarks.gpu import served as over_http  # noqa: PLC0415 -- torch, as above
+
+    try:
+        alone, laps = over_http.bench(folder, device, connections, pictures, seconds)
+    except (ModelError, NotServingError, WrkError) as error:
+        raise Fault(str(error)) from error
+    click.echo(over_http.report(folder, alone, laps, len(os.sched_getaffinity(0))))
 
 
 def choose(names: str) -> list[Server]:
