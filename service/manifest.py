@@ -73,6 +73,7 @@ class Manifest(BaseModel):
     output: Tensor
     distance_output: str | None = None
     opset: int
+    tf32: bool = False  # whether a GPU may round numbers to 10 bits: no picture must look otherwise
     training: dict[str, Any]
     data: dict[str, Any]
     metrics: dict[str, dict[str, Any]]

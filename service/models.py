@@ -72,10 +72,11 @@ class Model:
         }
         weights = self.manifest.weights
         shared = {weights.file: read_file(folder, weights)} if weights else {}
+        tf32 = self.manifest.tf32
         for role, graph in self.manifest.graphs.items():
             content = read_file(folder, graph)
             try:
-                self.sessions[role] = open_session(content, shared, device, threads)
+                self.sessions[role] = open_session(content, shared, device, threads, tf32)
                 check_signature(self.sessions[role], *signatures[role])
             except ModelError as error:
                 raise ModelError(f"{folder / graph.file}: {error}") from error
@@ -98,7 +99,7 @@ class Model:
         """A session on CUDA, to be recorded, of a graph of G for pictures of this shape alone."""
         axes = zip(self.manifest.input.shape, shape, strict=True)
         free = {name: size for name, size in axes if isinstance(name, str)}
-        return open_to_record(content, shared, self.threads, free)
+        return open_to_record(content, shared, self.threads, free, self.manifest.tf32)
 
     @property
     def reference(self) -> str:

@@ -20,14 +20,22 @@ CUDA_OPTIONS = {
     # requests, and an arena that grows by doubling would hold memory for good.
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
-    # TF32 keeps 10 bits of a number: up to twice as fast, but emoji are up to 9 grey levels off
-    # the CPU's. Without it channels last (prefer_nhwc) is slower (benchmarks/gpu/RESULTS.md).
-    "use_tf32": "0",
 }
+# TF32 keeps 10 bits of a number: twice as fast with channels last, which without it are slower; but
+# emoji are up to 9 grey levels off the CPU's then (benchmarks/gpu/RESULTS.md).
+FULL = {"use_tf32": "0", "prefer_nhwc": "0"}
+TF32 = {"use_tf32": "1", "prefer_nhwc": "1"}
 
 
-def open_session(content: bytes, shared: Mapping[str, bytes], device: Device, threads: int) -> Any:
-    """An onnxruntime session of a graph, on the device asked for.
+def cuda_options(tf32: bool) -> dict[str, str]:
+    """Of onnxruntime's CUDA provider."""
+    return CUDA_OPTIONS | (TF32 if tf32 else FULL)
+
+
+def open_session(
+    content: bytes, shared: Mapping[str, bytes], device: Device, threads: int, tf32: bool = False
+) -> Any:
+    """An onnxruntime session of a graph, on the device asked for; `tf32` is of a GPU.
 
     `shared` holds the files that the graph keeps tensors in, by name: they are never looked
     for on the disk.
@@ -36,7 +44,7 @@ def open_session(content: bytes, shared: Mapping[str, bytes], device: Device, th
     """
     if device == "cuda" or (device == "auto" and CUDA in ort.get_available_providers()):
         try:
-            return open_on_cuda(content, shared, threads)
+            return open_on_cuda(content, shared, threads, tf32)
         except ModelError as error:
             if device == "cuda":
                 raise ModelError(f"DTN_DEVICE=cuda: {error}") from error
@@ -44,7 +52,7 @@ def open_session(content: bytes, shared: Mapping[str, bytes], device: Device, th
     return open_with(content, shared, threads, [CPU])
 
 
-def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int) -> Any:
+def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int, tf32: bool) -> Any:
     """A session that has proved to run on CUDA. Raises ModelError with the reason otherwise.
 
     onnxruntime falls back to the CPU without an error; what counts is what the session says of
@@ -57,7 +65,7 @@ def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int) -> A
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # finds CUDA and cuDNN where pip has put them
-    session = open_with(content, shared, threads, [(CUDA, CUDA_OPTIONS), CPU])
+    session = open_with(content, shared, threads, [(CUDA, cuda_options(tf32)), CPU])
     if session.get_providers()[0] != CUDA:
         raise ModelError(
             f"onnxruntime could not start {CUDA} and would use {session.get_providers()[0]}; "
@@ -76,10 +84,10 @@ def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int) -> A
 
 
 def open_to_record(
-    content: bytes, shared: Mapping[str, bytes], threads: int, axes: Mapping[str, int]
+    content: bytes, shared: Mapping[str, bytes], threads: int, axes: Mapping[str, int], tf32: bool
 ) -> Any:
     """A session on CUDA whose free axes have these sizes, and whose first run is recorded."""
-    cuda = CUDA_OPTIONS | {"enable_cuda_graph": "1"}
+    cuda = cuda_options(tf32) | {"enable_cuda_graph": "1"}
     return open_with(content, shared, threads, [(CUDA, cuda), CPU], axes)
 
 

@@ -90,6 +90,7 @@ def export(run: Run, trained: Trained, folder: Path, version: str = "1") -> dict
         "output": {"name": "y", "dtype": "uint8", "shape": ["N", SIDE, SIDE, 1]},
         "distance_output": "f_distance",
         "opset": OPSET,
+        "tf32": True,  # off by a grey level at most (benchmarks/gpu/RESULTS.md)
         "training": {
             "preset": run.name,
             "seed": run.config.seed,

@@ -186,7 +186,7 @@ def report(found: Sequence[Found], device: Device, command: str) -> str:
             f"`{command}`, {datetime.now(UTC).date().isoformat()}, {device.name}, {versions}.",
             "Pictures go from the host's memory and back in every way; each figure is the median",
             "run's. *Off* is the largest difference from the CPU's session, in grey levels.",
-            "Convolutions use TF32 where it says so, or 16 bits.",
+            "Without a word of TF32 or 16 bits, it is as the model's manifest has it.",
             "",
             *(line for model in found for line in part(model, device)),
         ]

@@ -27,15 +27,14 @@ from torch.profiler import ProfilerActivity, profile
 from service.manifest import Manifest, read_manifest
 from service.models import Model
 from service.pictures import Pixels
-from service.sessions import CPU, CUDA, CUDA_OPTIONS
+from service.sessions import CPU, CUDA, FULL, TF32, cuda_options
 from service.settings import Device
 from training.onnx_f import producers
 from training.onnx_torch import OnnxModule, read_onnx
 
 Run = Callable[[Pixels], Pixels]
 DIGIT_SIDE = 32  # of the pictures that a model without faces is asked with
-TF32 = {"use_tf32": "1"}  # as PyTorch's convolutions by default
-NHWC = {"prefer_nhwc": "1"}
+TF32_NCHW = TF32 | {"prefer_nhwc": "0"}
 WARM = 3  # runs before a CUDA graph is captured
 
 
@@ -136,7 +135,7 @@ def sized(
         options.profile_file_prefix = str(profiled)
     providers: list[Any] = [CPU]
     if device == "cuda":
-        providers = [(CUDA, CUDA_OPTIONS | (cuda or {})), CPU]
+        providers = [(CUDA, cuda_options(graph.manifest.tf32) | (cuda or {})), CPU]
     session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     if device == "cuda" and session.get_providers()[0] != CUDA:
         raise ValueError(f"onnxruntime could not start {CUDA}")
@@ -293,16 +292,19 @@ WAYS: dict[str, Way] = {
     "onnxruntime, as served, two halves at once": halved,
     "onnxruntime, one size": fixed,
     "onnxruntime, IO binding": fixed_bound,
-    "onnxruntime, IO binding, TF32": partial(fixed_bound, cuda=TF32),
-    "onnxruntime, IO binding, NHWC": partial(fixed_bound, cuda=NHWC),
-    "onnxruntime, IO binding, NHWC, TF32": partial(fixed_bound, cuda=NHWC | TF32),
+    "onnxruntime, IO binding, no TF32": partial(fixed_bound, cuda=FULL),
+    "onnxruntime, IO binding, TF32": partial(fixed_bound, cuda=TF32_NCHW),
+    "onnxruntime, IO binding, TF32, NHWC": partial(fixed_bound, cuda=TF32),
     "onnxruntime, CUDA graph": captured,
-    "onnxruntime, CUDA graph, TF32": partial(captured, cuda=TF32),
+    "onnxruntime, CUDA graph, no TF32": partial(captured, cuda=FULL),
+    "onnxruntime, CUDA graph, TF32, NHWC": partial(captured, cuda=TF32),
     "onnxruntime, 16 bits, IO binding": partial(fixed_bound, half=True),
     "onnxruntime, 16 bits, CUDA graph": partial(captured, half=True),
-    "PyTorch": without_tf32(eager),
-    "PyTorch, CUDA graph": without_tf32(graphed),
-    "PyTorch, torch.compile": without_tf32(compiled),
+    "PyTorch, no TF32": without_tf32(eager),
+    "PyTorch, CUDA graph, no TF32": without_tf32(graphed),
+    "PyTorch, torch.compile, no TF32": without_tf32(compiled),
+    "PyTorch, TF32": eager,
+    "PyTorch, CUDA graph, TF32": graphed,
     "PyTorch, torch.compile, TF32": compiled,
     "PyTorch, 16 bits": partial(eager, half=True),
     "PyTorch, 16 bits, torch.compile": partial(compiled, half=True),

@@ -38,7 +38,8 @@ def test_faces_have_a_graph_too() -> None:
     pictures = pictures_of(emoji, None, 2)
     assert pictures.shape == (2, 152, 152, 3)
     expected = as_served(emoji, "cpu", 2)(pictures)
-    assert np.abs(WAYS["PyTorch"](emoji, "cpu", 2)(pictures).astype(int) - expected).max() <= 1
+    drawn = WAYS["PyTorch, TF32"](emoji, "cpu", 2)(pictures)
+    assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("name", [name for name in WAYS if "CUDA" in name])
@@ -66,12 +67,12 @@ def test_real_pictures_are_those_of_the_test_split(digits: Graph, data: Path) ->
 
 
 def test_what_is_measured_of_a_model(digits: Graph) -> None:
-    ways = {name: WAYS[name] for name in (SERVED, "PyTorch, CUDA graph")}
+    ways = {name: WAYS[name] for name in (SERVED, "PyTorch, CUDA graph, TF32")}
     found = measure(MODELS / "digits", "cpu", (1, 2), ways, 0.0, None, 4)
     assert found.reference.startswith("digits@") and found.pictures == 4
     assert {batch: lap.off for batch, lap in found.laps[SERVED].items()} == {1: 0, 2: 0}
     assert all(len(lap.seconds) >= 3 for lap in found.laps[SERVED].values())
-    assert found.absent == {"PyTorch, CUDA graph": "1 pictures: CUDA graphs are of a GPU"}
+    assert found.absent == {"PyTorch, CUDA graph, TF32": "1 pictures: CUDA graphs are of a GPU"}
     assert found.operators["Conv"] > 0 and found.best in (1, 2)
     assert found.copied == 32 * 32 * 3 + 32 * 32
     convolutions = [module for module in Network(digits).buffers() if module.ndim == 4]

@@ -159,6 +159,16 @@ def test_cuda_is_refused_where_it_is_not_really_in_use(
     assert asked[1][0] == "CUDAExecutionProvider"  # type: ignore[index]
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_gpu_rounds_numbers_where_the_manifest_allows_it(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, tf32: bool
+) -> None:
+    asked = pretend_cuda(monkeypatch)
+    Model(make_model(tf32=tf32), "auto")
+    _, options = asked[1]  # type: ignore[misc]
+    assert (options["use_tf32"], options["prefer_nhwc"]) == ("01"[tf32], "01"[tf32])
+
+
 def test_auto_takes_the_cpu_where_cuda_does_not_work_and_says_so(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
