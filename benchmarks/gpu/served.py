@@ -20,14 +20,14 @@ import numpy as np
 
 from benchmarks.gpu.speed import lap, pictures_of
 from benchmarks.gpu.ways import as_served, read_graph
+from benchmarks.serving.pictures import answers, write_down
 from benchmarks.serving.process import NotServingError, Running, running
 from benchmarks.serving.servers import OURS, Body
-from benchmarks.serving.wrk import Load, WrkError, children_cpu_s, find_wrk, parse
+from benchmarks.serving.wrk import Load, drive
 from service.pictures import Pixels
 
-SCRIPT = Path(__file__).with_name("tensors.lua")
 ALONE = (64, 256)  # sizes of the session's runs, of which the better counts
-WARM_UP_S = 2
+OFF = 2  # grey levels at most: sums depend on the batch in their last bit
 EVERY_S = 0.1
 START_S = 300.0
 NOTED = ("DTN_FRONTS", "DTN_WORKERS", "DTN_THREADS", "DTN_MAX_QUEUE")
@@ -70,38 +70,26 @@ def tensor(name: str, x: Pixels, wanted: str) -> Body:
     return Body(head + x.tobytes(), headers)
 
 
-def ask(url: str, body: Body) -> Pixels:
-    """The bytes of the answer's tensor. Raises OSError."""
-    request = Request(url, body.content, body.headers)  # noqa: S310 -- our own http://127.0.0.1
-    with urlopen(request, timeout=30) as answer:  # noqa: S310
-        head = int(answer.headers["Inference-Header-Content-Length"])
-        return np.frombuffer(answer.read()[head:], np.uint8)
+def is_right(answer: bytes, expected: Pixels) -> bool:
+    """Whether an answer, JSON with a tensor of bytes behind it, is the session's."""
+    y = np.frombuffer(answer[-expected.size :], np.uint8)
+    return y.size == expected.size and int(np.abs(y - expected.ravel().astype(int)).max()) <= OFF
 
 
 def wait_right(server: Running, url: str, body: Body, expected: Pixels) -> None:
     """Returns once it answers, and as the session does. Raises NotServingError."""
     while time.monotonic() < server.started + START_S and server.process.poll() is None:
+        request = Request(url, body.content, body.headers)  # noqa: S310 -- http://127.0.0.1
         try:
-            y = ask(url, body)
+            with urlopen(request, timeout=30) as answer:  # noqa: S310
+                content = answer.read()
         except OSError:  # not there yet, or not ready
             time.sleep(EVERY_S)
             continue
-        if y.size != expected.size or np.abs(y.astype(int) - expected.ravel()).max() > 1:
+        if not is_right(content, expected):
             raise NotServingError("it answers otherwise than its session")
         return
     raise NotServingError(f"it does not serve: {server.last_words()}")
-
-
-def drive(port: int, file: Path, connections: int, seconds: int) -> Load:
-    """wrk for a while. Raises WrkError."""
-    threads = min(connections, os.cpu_count() or 1)
-    command = [find_wrk(), f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
-    command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(file)]
-    before = children_cpu_s()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise WrkError(f"wrk failed: {(done.stderr or done.stdout).strip()[:200]}")
-    return parse(done.stdout, 0, children_cpu_s() - before)
 
 
 @contextmanager
@@ -148,17 +136,21 @@ def bench(
         running(OURS, "digits", Path(scratch), **environment) as server,
     ):
         url = f"http://127.0.0.1:{server.port}{path}"
-        wait_right(server, url, body, run(x[:pictures]))
-        file = Path(scratch) / "request"
-        file.write_bytes(whole_request(path, server.port, body))
-        drive(server.port, file, max(connections), WARM_UP_S)
-        for count in connections:
+        expected = run(x[:pictures])
+        wait_right(server, url, body, expected)
+
+        def wrong(folder: Path) -> int:
+            return sum(not is_right(answer, expected) for _, answer in answers(folder))
+
+        file = Path(scratch) / "requests"
+        for count in (max(connections), *connections):  # the first to warm up
+            write_down(file, [whole_request(path, server.port, body)] * count)
             cpu_s = server.cpu_s()
             with watched() as busy:
-                load = drive(server.port, file, count, seconds)
+                load = drive(server.port, file, count, seconds, wrong)
                 share = busy()
             laps.append(Lap(count, pictures, load, server.cpu_s() - cpu_s, share))
-    return alone, laps
+    return alone, laps[1:]
 
 
 def whole_request(path: str, port: int, body: Body) -> bytes:
@@ -174,16 +166,16 @@ def report(folder: Path, alone: float, laps: Sequence[Lap], cores: int) -> str:
         f"{folder.name}, {laps[0].pictures} pictures a request as a binary tensor, {cores} cores, "
         f"{settings or 'default settings'}. The session alone: {alone:,.0f} pictures/s.",
         "",
-        "| connections | pictures/s | of the session's | p50 ms | p99 ms | failed | cores busy "
-        "(service, wrk) | GPU busy |",
-        "|---|---|---|---|---|---|---|---|",
+        "| connections | pictures/s | of the session's | p50 ms | p99 ms | failed | wrong | "
+        "cores busy (service, wrk) | GPU busy |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in laps:
         load = each.load
         gpu = "" if each.busy is None else f"{each.busy:.0%}"
         lines.append(
             f"| {each.connections} | {each.rate:,.0f} | {each.rate / alone:.0%} | "
-            f"{load.p50_ms:.1f} | {load.p99_ms:.1f} | {load.failed} | "
+            f"{load.p50_ms:.1f} | {load.p99_ms:.1f} | {load.failed} | {load.wrong} | "
             f"{each.cpu_s / load.seconds:.1f}, {load.cpu_s / load.seconds:.1f} | {gpu} |"
         )
     return "\n".join([*lines, ""])

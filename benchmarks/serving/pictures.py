@@ -1,6 +1,7 @@
 """Distinct pictures, the answers they must get, and whether they got them."""
 
 from base64 import b64decode
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -109,15 +110,18 @@ def is_right(body: bytes, pictures: Pictures, i: int) -> bool:
 
 def write_requests(file: Path, server: Server, port: int, pictures: Pictures) -> None:
     """Whole HTTP requests for load.lua, each behind a line with its length."""
+    write_down(file, (server.request(port, picture) for picture in pictures.files))
+
+
+def write_down(file: Path, requests: Iterable[bytes]) -> None:
+    """Whole HTTP requests for load.lua, each behind a line with its length."""
     with file.open("wb") as out:
-        for picture in pictures.files:
-            request = server.request(port, picture)
+        for request in requests:
             out.write(b"%d\n" % len(request) + request)
 
 
-def wrong_answers(folder: Path, pictures: Pictures) -> int:
-    """How many of the answers that load.lua wrote down are not their picture's."""
-    wrong = 0
+def answers(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """What load.lua wrote down: a picture's number, and an answer to it."""
     for file in sorted(folder.iterdir()):
         records = file.read_bytes()
         at = 0
@@ -125,5 +129,9 @@ def wrong_answers(folder: Path, pictures: Pictures) -> int:
             end = records.index(b"\n", at)
             i, length = map(int, records[at:end].split())
             at = end + 1 + length
-            wrong += not is_right(records[end + 1 : at], pictures, i)
-    return wrong
+            yield i, records[end + 1 : at]
+
+
+def wrong_answers(folder: Path, pictures: Pictures) -> int:
+    """How many of the answers that load.lua wrote down are not their picture's."""
+    return sum(not is_right(answer, pictures, i) for i, answer in answers(folder))

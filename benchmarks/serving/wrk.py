@@ -4,6 +4,7 @@ import json
 import resource
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +50,13 @@ def find_wrk() -> str:
 
 def load(port: int, requests: Path, concurrency: int, seconds: float, pictures: Pictures) -> Load:
     """Drive a server for a while and check every answer. Raises WrkError."""
+    return drive(port, requests, concurrency, seconds, lambda seen: wrong_answers(seen, pictures))
+
+
+def drive(
+    port: int, requests: Path, concurrency: int, seconds: float, wrong: Callable[[Path], int]
+) -> Load:
+    """The same with another judge: `wrong` counts in a folder of answers. Raises WrkError."""
     with TemporaryDirectory() as answers:
         command = [find_wrk(), f"-t{concurrency}", f"-c{concurrency}", f"-d{seconds:g}s"]
         command += ["--timeout", "30s", "-s", str(HERE / "load.lua"), f"http://127.0.0.1:{port}"]
@@ -58,7 +66,7 @@ def load(port: int, requests: Path, concurrency: int, seconds: float, pictures: 
         cpu_s = children_cpu_s() - before
         if done.returncode:
             raise WrkError(f"wrk failed: {(done.stderr or done.stdout).strip()[:200]}")
-        return parse(done.stdout, wrong_answers(Path(answers), pictures), cpu_s)
+        return parse(done.stdout, wrong(Path(answers)), cpu_s)
 
 
 def children_cpu_s() -> float:
