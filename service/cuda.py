@@ -2,7 +2,7 @@
 
 onnxruntime makes handles and workspaces of CUDA's libraries anew for every thread that runs a
 session, which takes long and much memory. For every new shape the libraries choose kernels anew and
-memory grows, so each run has one of RUN_SIZES, filled up with black. A run of few pictures is
+memory grows, so each run has one of CUDA_SIZES, filled up with black. A run of few pictures is
 hundreds of kernels, each done sooner than the next is launched; recorded, they are launched as one
 (benchmarks/gpu/RESULTS.md).
 """
@@ -19,7 +19,7 @@ import onnxruntime as ort
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
-RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CUDA_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 RECORDED = 16  # pictures of the largest recorded run: what is larger keeps the GPU busy by itself
 # Runs of one model at once: one computes while pictures of the next are copied. The second
 # begins only when it is full; as long as the GPU keeps up, one run with all is sooner done.
@@ -102,7 +102,7 @@ class CudaSession(LaneSession):
         """The named outputs for pictures [N, H, W, 3]. Raises whatever onnxruntime raises."""
         ((name, x),) = feed.items()
         n = len(x)
-        size = next((size for size in RUN_SIZES if size >= n), n)
+        size = next((size for size in CUDA_SIZES if size >= n), n)
         if size > n:
             x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
         recorded = self.recorded.get((x.shape, tuple(names)))

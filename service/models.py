@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.cuda import LANES, RECORDED, RUN_SIZES, CudaSession, LaneSession, Shape
+from service.cuda import CUDA_SIZES, LANES, RECORDED, CudaSession, LaneSession, Shape
 from service.manifest import EMOJI_SHAPE, Alignment, ModelError, Tensor, read_file, read_manifest
 from service.pictures import Pixels
 from service.problems import Problem
@@ -39,6 +39,7 @@ WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
 # Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
 # picture than the best before, or, on a CPU, all have taken TRIALS_S.
+RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIALS_S = 0.5
 CLEARLY = 0.98
 HANDLING_S = 300e-6  # that a run costs beside itself: threads are woken, arrays put together
@@ -216,9 +217,10 @@ class Model:
         except Problem as problem:
             raise ModelError(f"{self.reference}: warm-up: {problem.__cause__}") from problem
         self.most = self.best_size()
-        if self.device == "cuda" and self.has_distance:
-            for size in RUN_SIZES[: RUN_SIZES.index(self.most) + 1]:
-                self.run(self.trial(size), distance=True)
+        if self.device == "cuda":
+            for size in (size for size in CUDA_SIZES if size <= self.most):
+                for distance in (False, True) if self.has_distance else (False,):
+                    self.run(self.trial(size), distance)
         self.record()
 
     def outputs(self, role: str) -> list[str]:
@@ -241,7 +243,7 @@ class Model:
 
     def record(self) -> None:
         """On a GPU, record the small runs of usual pictures; where it can't, they stay plain."""
-        sizes = [size for size in RUN_SIZES if size <= min(self.most, RECORDED)]
+        sizes = [size for size in CUDA_SIZES if size <= min(self.most, RECORDED)]
         for role, session in self.sessions.items():
             if not isinstance(session, CudaSession):
                 continue

@@ -58,7 +58,7 @@ def pictures(n: int, side: int = 20) -> Any:
 NAMES = ("y", "f_distance")
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 2), (5, 8), (16, 16), (129, 256), (257, 257)])
+@pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 2), (5, 8), (33, 48), (129, 192), (257, 257)])
 def test_runs_have_few_sizes_and_answer_for_the_pictures_alone(
     session: CudaSession, plain: Sizes, n: int, size: int
 ) -> None:

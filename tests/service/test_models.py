@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.cuda import LANES, RUN_SIZES
+from service.cuda import CUDA_SIZES, LANES
 from service.manifest import ModelError
 from service.models import TRIAL_SIDE, Model, Models, load_models
 from service.pictures import Pixels
@@ -66,7 +66,7 @@ def test_a_gpu_has_seen_every_size_of_run_before_it_is_ready(
     monkeypatch.setattr(Model, "run", timed_by_the_run)
     model.warm_up()
     assert model.most >= 64
-    wanted = {size for size in RUN_SIZES if size <= model.most}
+    wanted = {size for size in CUDA_SIZES if size <= model.most}
     assert seen[False] >= wanted and seen[True] == wanted
 
 
