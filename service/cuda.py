@@ -1,14 +1,19 @@
-"""Runs of a graph on a GPU: on few threads, of few sizes, the small ones recorded as CUDA graphs.
+"""Runs of a graph on a GPU.
 
-onnxruntime makes handles and workspaces of CUDA's libraries anew for every thread that runs a
-session, which takes long and much memory. For every new shape the libraries choose kernels anew and
-memory grows, so each run has one of CUDA_SIZES, filled up with black. A run of few pictures is
-hundreds of kernels, each done sooner than the next is launched; recorded, they are launched as one
-(benchmarks/gpu/RESULTS.md).
+They are those of a few threads: for every thread that runs a session onnxruntime makes handles and
+workspaces of CUDA's libraries anew, which takes long and much memory. They have few sizes and are
+filled up with black: for every new shape the libraries choose kernels anew and memory grows. Small
+ones are recorded as CUDA graphs: their hundreds of kernels are each done sooner than the next is
+launched, recorded they are launched as one. Large ones are put together in page-locked memory, from
+which a GPU copies by itself. What each brings is in benchmarks/gpu/RESULTS.md.
 """
 
-from collections.abc import Callable, Sequence
+import ctypes
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from queue import SimpleQueue
 from threading import Barrier
 from typing import Any
 
@@ -25,6 +30,59 @@ RECORDED = 16  # pictures of the largest recorded run: what is larger keeps the 
 # begins only when it is full; as long as the GPU keeps up, one run with all is sooner done.
 LANES = 2
 WARM_UP_S = 60.0  # that the threads wait for one another
+RUNTIMES = ("libcudart.so.13", "libcudart.so.12")  # which onnxruntime has loaded before
+
+
+def page_locked(size: int) -> Array:
+    """Bytes that a GPU reads by itself, uint8 [size]; from others the driver makes a copy first.
+
+    Raises OSError where there is no CUDA, or no such memory.
+    """
+    runtime = next(filter(None, map(loaded, RUNTIMES)), None)
+    if runtime is None:
+        raise OSError(f"none of {', '.join(RUNTIMES)} is there")
+    place = ctypes.c_void_p()
+    code = runtime.cudaHostAlloc(ctypes.byref(place), ctypes.c_size_t(size), 0)
+    if code or place.value is None:
+        raise OSError(f"cudaHostAlloc of {size} bytes: error {code}")
+    held = (ctypes.c_uint8 * size).from_address(place.value)
+    weakref.finalize(held, runtime.cudaFreeHost, place)
+    return np.frombuffer(memoryview(held).cast("B"), np.uint8)
+
+
+def loaded(name: str) -> ctypes.CDLL | None:
+    """A library, where it is there."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+class Rooms:
+    """Places for the pictures of large runs: page-locked where that can be had."""
+
+    def __init__(self, size: int, allocate: Callable[[int], Array] = page_locked) -> None:
+        """As many as there are lanes, and one that is filled meanwhile, of so many bytes each."""
+        self.size = size
+        self.free: SimpleQueue[Array] = SimpleQueue()
+        for _ in range(LANES + 1):
+            try:
+                self.free.put(allocate(size))
+            except OSError:
+                self.free.put(np.empty(size, np.uint8))
+
+    @contextmanager
+    def filled(self, x: Array, size: int) -> Iterator[Array]:
+        """Pictures uint8 [N, H, W, 3] in a place of `size` ones, black from the Nth on; waits for
+        a place that is free."""
+        room = self.free.get()
+        try:
+            place = room[: size * x[0].nbytes].reshape(size, *x.shape[1:])
+            place[: len(x)] = x
+            place[len(x) :] = 0
+            yield place
+        finally:
+            self.free.put(room)
 
 
 class Recorded:
@@ -97,20 +155,34 @@ class CudaSession(LaneSession):
         self.device = device
         self.recorded: dict[tuple[Shape, tuple[str, ...]], Recorded] = {}
         self.thread = ThreadPoolExecutor(1, "cuda-graphs")  # the recorded runs'
+        self.rooms: Rooms | None = None  # for the usual shape, which warm-up brings
 
     def run(self, names: Sequence[str], feed: dict[str, Array]) -> list[Array]:
         """The named outputs for pictures [N, H, W, 3]. Raises whatever onnxruntime raises."""
         ((name, x),) = feed.items()
         n = len(x)
         size = next((size for size in CUDA_SIZES if size >= n), n)
-        if size > n:
-            x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
-        recorded = self.recorded.get((x.shape, tuple(names)))
-        if recorded is None:
-            outputs = super().run(names, {name: x})
+        if RECORDED < size <= CUDA_SIZES[-1]:
+            outputs = self.run_large(names, name, x, size)
         else:
-            outputs = self.thread.submit(recorded.run, x).result()
+            if size > n:
+                x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
+            recorded = self.recorded.get((x.shape, tuple(names)))
+            if recorded is None:
+                outputs = super().run(names, {name: x})
+            else:
+                outputs = self.thread.submit(recorded.run, x).result()
         return [output[:n] for output in outputs]
+
+    def run_large(self, names: Sequence[str], name: str, x: Array, size: int) -> list[Array]:
+        """Outputs for x filled up to `size` pictures."""
+        if self.rooms is None:
+            self.rooms = Rooms(CUDA_SIZES[-1] * x[0].nbytes)
+        if size * x[0].nbytes > self.rooms.size:
+            filled = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+            return super().run(names, {name: filled})
+        with self.rooms.filled(x, size) as place:
+            return super().run(names, {name: place})
 
     def record(self, names: Sequence[str], feed: dict[str, Array]) -> None:
         """Let runs of feed's shape be recorded from now on.

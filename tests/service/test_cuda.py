@@ -1,5 +1,7 @@
 """Runs on a GPU, with the CPU in its place: few sizes, and recorded ones."""
 
+import ctypes
+import gc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.cuda import LANES, CudaSession, Recorded, Shape
+from service.cuda import LANES, CudaSession, Recorded, Rooms, Shape, page_locked
 from service.models import Model
 from service.sessions import CPU, open_with
 from tests.service.dummy import noise
@@ -119,3 +121,82 @@ def test_all_runs_are_those_of_a_few_threads_which_warm_up_alike(
 def test_a_failing_warm_up_is_told(session: CudaSession) -> None:
     with pytest.raises(Exception, match="nothing"):
         session.warm_up(["nothing"], {"x": pictures(1)})
+
+
+def test_many_large_runs_at_once_keep_their_pictures_apart(
+    session: CudaSession, plain: Sizes
+) -> None:
+    xs = [np.stack([noise(20, 20, seed=20 * i + j) for j in range(17 + i)]) for i in range(8)]
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda x: session.run(NAMES, {"x": x}), xs))
+    for x, (y, _) in zip(xs, answers, strict=True):
+        wanted, _ = plain.session.run(list(NAMES), {"x": x})
+        assert np.abs(y.astype(int) - wanted).max() <= 1
+    assert session.rooms is not None and session.rooms.free.qsize() == LANES + 1
+
+
+def test_a_large_run_of_larger_pictures_finds_its_own_room(session: CudaSession) -> None:
+    session.run(NAMES, {"x": pictures(20)})
+    y, _ = session.run(NAMES, {"x": pictures(256, side=24)})
+    assert len(y) == 256
+
+
+def test_a_room_comes_back_after_a_failing_run(session: CudaSession) -> None:
+    for _ in range(2 * LANES + 2):
+        with pytest.raises(Exception, match="nothing"):
+            session.run(["nothing"], {"x": pictures(20)})
+    assert session.rooms is not None and session.rooms.free.qsize() == LANES + 1
+
+
+def test_rooms_are_of_page_locked_memory_where_it_can_be_had() -> None:
+    allocated: list[Any] = []
+
+    def allocate(size: int) -> Any:
+        if allocated:
+            raise OSError("no more")
+        allocated.append(np.full(size, 9, np.uint8))
+        return allocated[0]
+
+    rooms = Rooms(48, allocate)
+    assert rooms.free.qsize() == LANES + 1
+    with rooms.filled(np.full((3, 2, 2, 3), 5, np.uint8), 4) as place:
+        assert place.base is not None and np.shares_memory(place, allocated[0])
+        assert (place[:3] == 5).all() and (place[3] == 0).all()
+
+
+class Runtime:
+    """In place of CUDA's runtime: memory of this process."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+        self.held: list[Any] = []
+        self.freed: list[int] = []
+
+    def cudaHostAlloc(self, place: Any, size: Any, flags: int) -> int:  # noqa: N802
+        self.held.append((ctypes.c_uint8 * size.value)())
+        place._obj.value = ctypes.addressof(self.held[-1])
+        return self.code
+
+    def cudaFreeHost(self, place: Any) -> int:  # noqa: N802
+        self.freed.append(place.value)
+        return 0
+
+
+def test_page_locked_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr("service.cuda.loaded", lambda name: runtime if "12" in name else None)
+    memory = page_locked(64)
+    memory[:] = 7
+    assert bytes(runtime.held[0]) == b"\x07" * 64 and not runtime.freed
+    del memory
+    gc.collect()
+    assert runtime.freed == [ctypes.addressof(runtime.held[0])]
+
+
+@pytest.mark.parametrize(("runtime", "reason"), [(None, "none of lib"), (Runtime(2), "error 2")])
+def test_no_page_locked_memory_has_a_reason(
+    runtime: Runtime | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cuda.loaded", lambda name: runtime)
+    with pytest.raises(OSError, match=reason):
+        page_locked(64)
