@@ -165,8 +165,7 @@ class CudaSession(LaneSession):
         if RECORDED < size <= CUDA_SIZES[-1]:
             outputs = self.run_large(names, name, x, size)
         else:
-            if size > n:
-                x = np.concatenate([x, np.zeros((size - n, *x.shape[1:]), x.dtype)])
+            x = filled(x, size)
             recorded = self.recorded.get((x.shape, tuple(names)))
             if recorded is None:
                 outputs = super().run(names, {name: x})
@@ -179,8 +178,7 @@ class CudaSession(LaneSession):
         if self.rooms is None:
             self.rooms = Rooms(CUDA_SIZES[-1] * x[0].nbytes)
         if size * x[0].nbytes > self.rooms.size:
-            filled = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
-            return super().run(names, {name: filled})
+            return super().run(names, {name: filled(x, size)})
         with self.rooms.filled(x, size) as place:
             return super().run(names, {name: place})
 
@@ -203,6 +201,12 @@ class CudaSession(LaneSession):
             return made
 
         self.recorded[x.shape, tuple(names)] = self.thread.submit(make).result()
+
+
+def filled(x: Array, size: int) -> Array:
+    """Pictures uint8 [N, H, W, 3], black ones behind them: [size, H, W, 3]."""
+    missing = size - len(x)
+    return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
 
 
 def alike(a: Array, b: Array) -> bool:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from service.batching import Drawn
 from service.faces import Found, find_face
-from service.models import UPSCALED, Model
+from service.manifest import UPSCALED
+from service.models import Model
 from service.pictures import MEDIA_TYPES, Pixels, encode
 from service.problems import Problem
 from service.schemas import PictureFormat

@@ -86,8 +86,9 @@ class Runs:
         more."""
         if running < self.parallel:
             return True
-        wanted = pictures + sum(call.pictures for call in self.waiting)
-        return running < self.lanes and wanted >= self.model.most
+        if running >= self.lanes:
+            return False
+        return pictures + sum(call.pictures for call in self.waiting) >= self.model.most
 
     def take_turn(self, call: Call) -> None:
         """Run a call and those that fit, then wake the next one and who has joined."""

@@ -38,6 +38,15 @@ class Tensor(BaseModel):
     shape: tuple[Size, Size, Size, Literal[1, 3]]
 
 
+# The graphs beside G have one interface for all models. A face's box is x0, y0, x1, y1, its
+# points are x, y of the eye on the picture's left, the other eye, nose, mouth's left and right.
+DETECT_INPUT = Tensor(name="x", dtype="uint8", shape=(1, "H", "W", 3))
+DETECT_OUTPUTS = ["boxes", "scores", "points"]
+UPSCALE_INPUT = Tensor(name="x", dtype="uint8", shape=("N", 64, 64, 3))
+UPSCALE_OUTPUTS = ["y"]
+UPSCALED = 512
+
+
 class Alignment(BaseModel):
     """Where the eyes of a face lie in the square picture that the model was trained on."""
 

@@ -3,7 +3,6 @@
 import logging
 import math
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,44 +13,27 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.cuda import CUDA_SIZES, LANES, RECORDED, CudaSession, LaneSession, Shape
-from service.manifest import EMOJI_SHAPE, Alignment, ModelError, Tensor, read_file, read_manifest
+from service.cuda import LANES, CudaSession, LaneSession, Shape
+from service.manifest import (
+    DETECT_INPUT,
+    DETECT_OUTPUTS,
+    UPSCALE_INPUT,
+    UPSCALE_OUTPUTS,
+    Alignment,
+    ModelError,
+    read_file,
+    read_manifest,
+)
 from service.pictures import Pixels
 from service.problems import Problem
 from service.schemas import GraphCard, ModelCard
-from service.sessions import (
-    CPU,
-    CUDA,
-    check_signature,
-    first_line,
-    open_session,
-    open_to_record,
-)
+from service.sessions import CPU, CUDA, check_signature, open_session, open_to_record
 from service.settings import Device
+from service.warm_up import warm_up
 
 Floats = npt.NDArray[np.float32]
 
 log = logging.getLogger(__name__)
-
-# Heights and widths that a model must cope with before it counts as ready: usual ones, then
-# the extremes that make a letterbox round a side to nothing.
-WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
-
-# Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
-# picture than the best before, or, on a CPU, all have taken TRIALS_S.
-RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TRIALS_S = 0.5
-CLEARLY = 0.98
-HANDLING_S = 300e-6  # that a run costs beside itself: threads are woken, arrays put together
-TRIAL_SIDE = 32
-
-# The graphs beside G have one interface for all models. A face's box is x0, y0, x1, y1, its
-# points are x, y of the eye on the picture's left, the other eye, nose, mouth's left and right.
-DETECT_INPUT = Tensor(name="x", dtype="uint8", shape=(1, "H", "W", 3))
-DETECT_OUTPUTS = ["boxes", "scores", "points"]
-UPSCALE_INPUT = Tensor(name="x", dtype="uint8", shape=("N", 64, 64, 3))
-UPSCALE_OUTPUTS = ["y"]
-UPSCALED = 512
 
 
 class Model:
@@ -64,13 +46,8 @@ class Model:
     def __init__(self, folder: Path, device: Device = "auto", threads: int = 1) -> None:
         self.manifest = read_manifest(folder)
         self.sessions: dict[str, Any] = {}
-        x, y = self.manifest.input, self.manifest.output
-        signatures = {
-            "transfer": (x, [y.name]),
-            "distance": (x, [y.name, str(self.manifest.distance_output)]),
-            "detect": (DETECT_INPUT, DETECT_OUTPUTS),
-            "upscale": (UPSCALE_INPUT, UPSCALE_OUTPUTS),
-        }
+        x = self.manifest.input
+        inputs = {"detect": DETECT_INPUT, "upscale": UPSCALE_INPUT}
         weights = self.manifest.weights
         shared = {weights.file: read_file(folder, weights)} if weights else {}
         tf32 = self.manifest.tf32
@@ -78,7 +55,7 @@ class Model:
             content = read_file(folder, graph)
             try:
                 self.sessions[role] = open_session(content, shared, device, threads, tf32)
-                check_signature(self.sessions[role], *signatures[role])
+                check_signature(self.sessions[role], inputs.get(role, x), self.outputs(role))
             except ModelError as error:
                 raise ModelError(f"{folder / graph.file}: {error}") from error
         providers = {session.get_providers()[0] for session in self.sessions.values()}
@@ -90,11 +67,12 @@ class Model:
             lanes = ThreadPoolExecutor(LANES, f"cuda-{self.manifest.name}")
             free = not isinstance(x.shape[0], int)
             for role, graph in self.manifest.graphs.items():
-                session = LaneSession(self.sessions[role], lanes)
+                session = self.sessions[role]
                 if free and role in ("transfer", "distance"):
                     sized = partial(self.open_sized, read_file(folder, graph), shared)
-                    session = CudaSession(session.session, lanes, sized)
-                self.sessions[role] = session
+                    self.sessions[role] = CudaSession(session, lanes, sized)
+                else:
+                    self.sessions[role] = LaneSession(session, lanes)
 
     def open_sized(self, content: bytes, shared: Mapping[str, bytes], shape: Shape) -> Any:
         """A session on CUDA, to be recorded, of a graph of G for pictures of this shape alone."""
@@ -191,37 +169,8 @@ class Model:
         return np.asarray(large[0])
 
     def warm_up(self) -> None:
-        """Run every graph on small pictures, so that the first request finds all allocated, and
-        find how many pictures one run should draw.
-
-        Raises ModelError where a graph fails or answers other than its manifest says.
-        """
-        try:
-            self.warm_lanes()
-        except Exception as error:  # as in __call__
-            raise ModelError(f"{self.reference}: warm-up: {first_line(error)}") from error
-        for distance in (False, True) if self.has_distance else (False,):
-            for height, width in WARM_UP_SIZES:
-                x = np.full((1, height, width, 3), 127, np.uint8)
-                where = f"{self.reference}: warm-up with {width} x {height} pixels"
-                try:
-                    y, f_distance = self.run(x, distance)
-                except Exception as error:  # as in __call__
-                    raise ModelError(f"{where}: {first_line(error)}") from error
-                if y.dtype != np.uint8 or y.shape != output_shape(self.manifest.output, y.shape):
-                    raise ModelError(f"{where}: answers {y.dtype}{list(y.shape)}")
-                if distance and (len(f_distance) != 1 or f_distance[0] is None):
-                    raise ModelError(f"{where}: the distance is {f_distance}")
-        try:
-            self.warm_up_others()
-        except Problem as problem:
-            raise ModelError(f"{self.reference}: warm-up: {problem.__cause__}") from problem
-        self.most = self.best_size()
-        if self.device == "cuda":
-            for size in (size for size in CUDA_SIZES if size <= self.most):
-                for distance in (False, True) if self.has_distance else (False,):
-                    self.run(self.trial(size), distance)
-        self.record()
+        """Run every graph as `service.warm_up` has it; finds `most`. Raises ModelError."""
+        warm_up(self)
 
     def outputs(self, role: str) -> list[str]:
         """Names of what a graph answers."""
@@ -232,77 +181,6 @@ class Model:
             "detect": DETECT_OUTPUTS,
             "upscale": UPSCALE_OUTPUTS,
         }[role]
-
-    def warm_lanes(self) -> None:
-        """On a GPU, run every graph on each thread that runs any. Raises as onnxruntime does."""
-        large = np.full((1, *EMOJI_SHAPE), 127, np.uint8)
-        for role, session in self.sessions.items():
-            if isinstance(session, LaneSession):
-                feed = {session.input: large if role == "upscale" else self.trial(1)}
-                session.warm_up(self.outputs(role), feed)
-
-    def record(self) -> None:
-        """On a GPU, record the small runs of usual pictures; where it can't, they stay plain."""
-        sizes = [size for size in CUDA_SIZES if size <= min(self.most, RECORDED)]
-        for role, session in self.sessions.items():
-            if not isinstance(session, CudaSession):
-                continue
-            try:
-                for size in sizes:
-                    session.record(self.outputs(role), {session.input: self.trial(size)})
-            except Exception as error:  # onnxruntime's exceptions share no base class
-                reason = first_line(error)
-                log.warning("%s: runs of %s are not recorded: %s", self.reference, role, reason)
-
-    def best_size(self) -> int:
-        """How many pictures one run should draw: more would hardly be faster per picture."""
-        if isinstance(self.manifest.input.shape[0], int):
-            return 1
-        # A run of one thread is timed by what it computes, whatever else the machine does.
-        alone = self.device == "cpu" and self.threads == 1
-        clock = time.thread_time if alone else time.perf_counter
-        best, fastest = 1, math.inf  # a size, and its seconds per picture
-        began = time.monotonic()
-        for size in RUN_SIZES:
-            x = self.trial(size)
-            trials = []
-            for _ in range(3):  # the first allocates
-                start = clock()
-                try:
-                    self.run(x, distance=False)
-                except Exception as error:  # as in __call__
-                    raise ModelError(
-                        f"{self.reference}: warm-up with {size} pictures: {first_line(error)}"
-                    ) from error
-                trials.append((clock() - start + HANDLING_S) / size)
-            if min(trials) < fastest * CLEARLY:
-                best, fastest = size, min(trials)
-            # A GPU chooses kernels for each size that it sees first: better now than later.
-            late = self.device == "cpu" and time.monotonic() - began > TRIALS_S
-            if size >= 4 * best or late:
-                break
-        return best
-
-    def trial(self, size: int) -> Pixels:
-        """That many grey pictures of a usual size."""
-        side = self.manifest.alignment.side if self.manifest.alignment else TRIAL_SIDE
-        return np.full((size, side, side, 3), 127, np.uint8)
-
-    def warm_up_others(self) -> None:
-        """The part of warm_up that is about the graphs beside G. Raises ModelError, Problem."""
-        if "detect" in self.sessions:
-            for height, width in WARM_UP_SIZES:
-                boxes, scores, points = self.detect(np.full((height, width, 3), 127, np.uint8))
-                m = len(scores)
-                shapes = [list(found.shape) for found in (boxes, scores, points)]
-                if shapes != [[m, 4], [m], [m, 5, 2]]:
-                    raise ModelError(f"{self.reference}: warm-up: detect answers {shapes}")
-        if self.has_upscale:
-            large = self.upscale(np.full(EMOJI_SHAPE, 127, np.uint8))
-            if large.dtype != np.uint8 or large.shape != (UPSCALED, UPSCALED, EMOJI_SHAPE[2]):
-                raise ModelError(
-                    f"{self.reference}: warm-up: upscale answers {large.dtype}{list(large.shape)}"
-                )
 
     def card(self, default: bool) -> ModelCard:
         """What GET /models tells of this model."""
@@ -400,11 +278,3 @@ def model_folders(directory: Path) -> list[Path]:
     if not found:
         raise ModelError(f"no models in {directory}: train and export one, or set DTN_MODELS")
     return found
-
-
-def output_shape(y: Tensor, actual: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that an output for one picture must have; free axes are taken as they come."""
-    if len(actual) != len(y.shape):
-        return ()
-    axes = zip(y.shape[1:], actual[1:], strict=True)
-    return (1, *(said if isinstance(said, int) else found for said, found in axes))
