@@ -3,7 +3,6 @@
 Nothing has to be decoded or encoded, so that what limits is the device, or the way to it.
 """
 
-import json
 import os
 import shutil
 import statistics
@@ -11,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import Request, urlopen
@@ -22,7 +21,7 @@ from benchmarks.gpu.speed import lap, pictures_of
 from benchmarks.gpu.ways import as_served, read_graph
 from benchmarks.serving.pictures import answers, write_down
 from benchmarks.serving.process import NotServingError, Running, running
-from benchmarks.serving.servers import OURS, Body
+from benchmarks.serving.servers import OURS, Server, v2_tensor
 from benchmarks.serving.wrk import Load, drive
 from service.pictures import Pixels
 
@@ -49,25 +48,11 @@ class Lap:
         return self.load.images * self.pictures / self.load.seconds
 
 
-def tensor(name: str, x: Pixels, wanted: str) -> Body:
-    """A request of the Open Inference Protocol for pictures uint8 [n, S, S, 3], all in binary."""
-    asked = {
-        "inputs": [
-            {
-                "name": name,
-                "shape": x.shape,
-                "datatype": "UINT8",
-                "parameters": {"binary_data_size": x.nbytes},
-            }
-        ],
-        "outputs": [{"name": wanted, "parameters": {"binary_data": True}}],
-    }
-    head = json.dumps(asked).encode()
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Inference-Header-Content-Length": str(len(head)),
-    }
-    return Body(head + x.tobytes(), headers)
+def asked(model: str, name: str, x: Pixels, wanted: str) -> Server:
+    """Our server, asked for G of pictures uint8 [n, S, S, 3], all in binary."""
+    tensor = {"name": name, "shape": x.shape, "datatype": "UINT8"}
+    body = v2_tensor(tensor, x.tobytes(), wanted)
+    return replace(OURS, path=f"/v2/models/{model}/infer", body=lambda _: body)
 
 
 def is_right(answer: bytes, expected: Pixels) -> bool:
@@ -76,10 +61,11 @@ def is_right(answer: bytes, expected: Pixels) -> bool:
     return y.size == expected.size and int(np.abs(y - expected.ravel().astype(int)).max()) <= OFF
 
 
-def wait_right(server: Running, url: str, body: Body, expected: Pixels) -> None:
+def wait_right(server: Running, expected: Pixels) -> None:
     """Returns once it answers, and as the session does. Raises NotServingError."""
+    url, body = f"http://127.0.0.1:{server.port}{server.server.path}", server.server.body(b"")
     while time.monotonic() < server.started + START_S and server.process.poll() is None:
-        request = Request(url, body.content, body.headers)  # noqa: S310 -- http://127.0.0.1
+        request = Request(url, body.content, body.headers)
         try:
             with urlopen(request, timeout=30) as answer:  # noqa: S310
                 content = answer.read()
@@ -127,36 +113,29 @@ def bench(
     x = pictures_of(graph, None, max(*ALONE, pictures))
     run = as_served(graph, device, 1)
     alone = max(n / statistics.median(lap(run, x[:n], 1.0)) for n in ALONE)
-    body = tensor(graph.manifest.input.name, x[:pictures], graph.manifest.output.name)
-    path = f"/v2/models/{graph.manifest.name}/infer"
+    known = graph.manifest
+    ours = asked(known.name, known.input.name, x[:pictures], known.output.name)
     environment = {"DTN_DEVICE": device, "DTN_MODELS": str(folder.parent.resolve())}
     laps = []
     with (
         TemporaryDirectory(prefix="dtn-bench-") as scratch,
-        running(OURS, "digits", Path(scratch), **environment) as server,
+        running(ours, "digits", Path(scratch), **environment) as server,
     ):
-        url = f"http://127.0.0.1:{server.port}{path}"
         expected = run(x[:pictures])
-        wait_right(server, url, body, expected)
+        wait_right(server, expected)
 
         def wrong(folder: Path) -> int:
             return sum(not is_right(answer, expected) for _, answer in answers(folder))
 
         file = Path(scratch) / "requests"
         for count in (max(connections), *connections):  # the first to warm up
-            write_down(file, [whole_request(path, server.port, body)] * count)
+            write_down(file, [ours.request(server.port, b"")] * count)
             cpu_s = server.cpu_s()
             with watched() as busy:
                 load = drive(server.port, file, count, seconds, wrong)
                 share = busy()
             laps.append(Lap(count, pictures, load, server.cpu_s() - cpu_s, share))
     return alone, laps[1:]
-
-
-def whole_request(path: str, port: int, body: Body) -> bytes:
-    headers = {"Host": f"127.0.0.1:{port}", "Content-Length": str(len(body.content))}
-    lines = [f"POST {path} HTTP/1.1", *(f"{k}: {v}" for k, v in (headers | body.headers).items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body.content
 
 
 def report(folder: Path, alone: float, laps: Sequence[Lap], cores: int) -> str:

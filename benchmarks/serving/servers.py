@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.serving.device import ROOT
 
@@ -40,24 +40,22 @@ def raw(picture: bytes) -> Body:
 
 def v2_binary(picture: bytes) -> Body:
     """The Open Inference Protocol with its binary extension, as Triton speaks it."""
-    tensor = struct.pack("<I", len(picture)) + picture
+    image = {"name": "image", "shape": [1, 1], "datatype": "BYTES"}
+    return v2_tensor(image, struct.pack("<I", len(picture)) + picture)
+
+
+def v2_tensor(tensor: dict[str, Any], content: bytes, wanted: str = "y") -> Body:
+    """The same of any one tensor, which is described but for its size."""
     asked = {
-        "inputs": [
-            {
-                "name": "image",
-                "shape": [1, 1],
-                "datatype": "BYTES",
-                "parameters": {"binary_data_size": len(tensor)},
-            }
-        ],
-        "outputs": [{"name": "y", "parameters": {"binary_data": True}}],
+        "inputs": [tensor | {"parameters": {"binary_data_size": len(content)}}],
+        "outputs": [{"name": wanted, "parameters": {"binary_data": True}}],
     }
     head = json.dumps(asked).encode()
     headers = {
         "Content-Type": "application/octet-stream",
         "Inference-Header-Content-Length": str(len(head)),
     }
-    return Body(head + tensor, headers)
+    return Body(head + content, headers)
 
 
 def v2_json(picture: bytes) -> Body:

@@ -8,9 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.cli import bench
-from benchmarks.gpu.served import Lap, report, tensor, wait_right
+from benchmarks.gpu.served import Lap, asked, report, wait_right
 from benchmarks.serving.process import NotServingError, running
-from benchmarks.serving.servers import OURS
 from benchmarks.serving.wrk import Load
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -30,11 +29,12 @@ def test_the_service_is_driven_beside_its_session() -> None:
 
 
 def test_a_service_that_answers_otherwise_is_not_measured(tmp_path: Path) -> None:
-    body = tensor("x", np.zeros((2, 32, 32, 3), np.uint8), "y")
-    with running(OURS, "digits", tmp_path, DTN_MODELS=str(MODELS)) as server:
-        url = f"http://127.0.0.1:{server.port}/v2/models/digits/infer"
-        with pytest.raises(NotServingError, match="answers otherwise"):
-            wait_right(server, url, body, np.full((2, 32, 32, 1), 77, np.uint8))
+    ours = asked("digits", "x", np.zeros((2, 32, 32, 3), np.uint8), "y")
+    with (
+        running(ours, "digits", tmp_path, DTN_MODELS=str(MODELS)) as server,
+        pytest.raises(NotServingError, match="answers otherwise"),
+    ):
+        wait_right(server, np.full((2, 32, 32, 1), 77, np.uint8))
 
 
 def test_the_table_says_how_much_of_the_session_is_left() -> None:
