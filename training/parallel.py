@@ -39,6 +39,7 @@ def together(device: str) -> Iterator[str]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+        wait()  # one that left while another still works has been seen to abort
     finally:
         dist.destroy_process_group()
 
