@@ -17,7 +17,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from service.cuda import LANES
 from service.metrics import Metrics
 from service.models import Model
 from service.pictures import Pixels
@@ -45,14 +44,12 @@ class Waiting:
 class Batcher:
     """The queue of a model. Used on the event loop, but for `draw`.
 
-    At most `parallel` runs at once: one a core on the CPU; on a GPU one, and LANES where those
-    beside it are full.
+    As many runs at once as Model.begins has it: `parallel`, one a core, on the CPU.
     """
 
     def __init__(self, model: Model, parallel: int, max_queue: int, metrics: Metrics) -> None:
         self.model = model
-        self.parallel = parallel if model.device == "cpu" else 1
-        self.lanes = self.parallel if model.device == "cpu" else LANES
+        self.parallel = parallel if model.device == "cpu" else 1  # runs that do not slow each other
         self.max_queue = max_queue
         self.metrics = metrics
         self.queues: dict[Kind, deque[Waiting]] = {}
@@ -61,7 +58,7 @@ class Batcher:
         self.running = 0
         self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
         self.scheduled = False
-        self.pool = ThreadPoolExecutor(self.lanes, f"run-{model.manifest.name}")
+        self.pool = ThreadPoolExecutor(model.lanes(parallel), f"run-{model.manifest.name}")
 
     @property
     def places(self) -> int:
@@ -121,9 +118,7 @@ class Batcher:
 
     def may_start(self) -> bool:
         """Whether there is room and work for one more run."""
-        if self.running < self.parallel:
-            return self.depth > 0
-        return self.running < self.lanes and self.depth >= self.model.most
+        return self.depth > 0 and self.model.begins(self.running, self.depth, self.parallel)
 
     def start(self) -> None:
         """Begin as many runs as there is room and work for."""

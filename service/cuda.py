@@ -1,16 +1,17 @@
 """Runs of a graph on a GPU.
 
 They are those of a few threads: for every thread that runs a session onnxruntime makes handles and
-workspaces of CUDA's libraries anew, which takes long and much memory. They have few sizes and are
-filled up with black: for every new shape the libraries choose kernels anew and memory grows. Small
-ones are recorded as CUDA graphs: their hundreds of kernels are each done sooner than the next is
-launched, recorded they are launched as one. Large ones are put together in page-locked memory, from
-which a GPU copies by itself. What each brings is in benchmarks/gpu/RESULTS.md.
+workspaces of CUDA's libraries anew, which takes long and much memory. They have few sizes, are
+filled up with black, and each size has a session of its own: a session plans its convolutions anew
+whenever their size is not that of its last run, which takes longer than most runs. Small ones are
+recorded as CUDA graphs: their hundreds of kernels are each done sooner than the next is launched,
+recorded they are launched as one. Large ones are put together in page-locked memory, from which a
+GPU copies by itself. What each brings is in benchmarks/gpu/RESULTS.md.
 """
 
 import ctypes
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -24,10 +25,10 @@ import onnxruntime as ort
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
-CUDA_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-RECORDED = 16  # pictures of the largest recorded run: what is larger keeps the GPU busy by itself
-# Runs of one model at once: one computes while pictures of the next are copied. The second
-# begins only when it is full; as long as the GPU keeps up, one run with all is sooner done.
+# Pictures of recorded runs, which are of one shape: larger ones keep the GPU busy by themselves.
+RECORDED = (1, 2, 4, 8, 16)
+SIZES = (1, 16, 32, 48, 64, 96, 128, 192, 256)  # of the others, of any shape
+# Runs of one model at once: one computes while pictures of the next are put together and copied.
 LANES = 2
 WARM_UP_S = 60.0  # that the threads wait for one another
 RUNTIMES = ("libcudart.so.13", "libcudart.so.12")  # which onnxruntime has loaded before
@@ -129,11 +130,14 @@ class LaneSession:
 
     def warm_up(self, names: Sequence[str], feed: dict[str, Array]) -> None:
         """A run on each thread. Raises whatever onnxruntime raises."""
+        self.run_on_each(self.session, names, feed)
+
+    def run_on_each(self, session: Any, names: Sequence[str], feed: dict[str, Array]) -> None:
         together = Barrier(LANES)
 
         def run() -> None:
             together.wait(WARM_UP_S)
-            self.session.run(list(names), feed)
+            session.run(list(names), feed)
 
         runs = [self.lanes.submit(run) for _ in range(LANES)]
         wait(runs)
@@ -142,17 +146,23 @@ class LaneSession:
 
 
 class CudaSession(LaneSession):
-    """A session of G: its runs are of few sizes, of which small ones can be recorded.
+    """A session of G whose runs are of few sizes, once these are prepared.
 
-    `sized` opens a session of the same graph for one shape, ready to be recorded.
+    `opened` opens a session of the same graph for pictures of this shape, of which only the first
+    axes need be given; to be recorded where that is wanted.
     """
 
     def __init__(
-        self, session: Any, lanes: Executor, sized: Callable[[Shape], Any], device: str = "cuda"
+        self,
+        session: Any,
+        lanes: Executor,
+        opened: Callable[[Shape, bool], Any],
+        device: str = "cuda",
     ) -> None:
         super().__init__(session, lanes)
-        self.sized = sized
+        self.opened = opened
         self.device = device
+        self.sized: dict[int, Any] = {}  # sessions for so many pictures of any shape
         self.recorded: dict[tuple[Shape, tuple[str, ...]], Recorded] = {}
         self.thread = ThreadPoolExecutor(1, "cuda-graphs")  # the recorded runs'
         self.rooms: Rooms | None = None  # for the usual shape, which warm-up brings
@@ -161,26 +171,38 @@ class CudaSession(LaneSession):
         """The named outputs for pictures [N, H, W, 3]. Raises whatever onnxruntime raises."""
         ((name, x),) = feed.items()
         n = len(x)
-        size = next((size for size in CUDA_SIZES if size >= n), n)
-        if RECORDED < size <= CUDA_SIZES[-1]:
-            outputs = self.run_large(names, name, x, size)
+        size = at_least(n, RECORDED)
+        if recorded := self.recorded.get(((size, *x.shape[1:]), tuple(names))):
+            outputs = self.thread.submit(recorded.run, filled(x, size)).result()
         else:
-            x = filled(x, size)
-            recorded = self.recorded.get((x.shape, tuple(names)))
-            if recorded is None:
-                outputs = super().run(names, {name: x})
-            else:
-                outputs = self.thread.submit(recorded.run, x).result()
+            size = at_least(n, self.sized)
+            session = self.sized.get(size, self.session)
+            with self.place(x, size) as place:
+                outputs = self.lanes.submit(session.run, list(names), {name: place}).result()
         return [output[:n] for output in outputs]
 
-    def run_large(self, names: Sequence[str], name: str, x: Array, size: int) -> list[Array]:
-        """Outputs for x filled up to `size` pictures."""
+    @contextmanager
+    def place(self, x: Array, size: int) -> Iterator[Array]:
+        """x filled up to `size` pictures, in page-locked memory where they are many."""
+        if self.rooms is None or size <= RECORDED[-1] or size * x[0].nbytes > self.rooms.size:
+            yield filled(x, size)
+        else:
+            with self.rooms.filled(x, size) as place:
+                yield place
+
+    def prepare(self, names: Sequence[str], feed: dict[str, Array]) -> None:
+        """Let runs of as many pictures as feed's be those of a session of their own, on each
+        thread. Raises whatever onnxruntime raises."""
+        ((_, x),) = feed.items()
+        session = self.opened(x.shape[:1], False)
+        self.run_on_each(session, names, feed)
+        self.sized[len(x)] = session
         if self.rooms is None:
-            self.rooms = Rooms(CUDA_SIZES[-1] * x[0].nbytes)
-        if size * x[0].nbytes > self.rooms.size:
-            return super().run(names, {name: filled(x, size)})
-        with self.rooms.filled(x, size) as place:
-            return super().run(names, {name: place})
+            self.rooms = Rooms(SIZES[-1] * x[0].nbytes)
+
+    def forget_above(self, size: int) -> None:
+        """Let go of sessions for more pictures."""
+        self.sized = {most: session for most, session in self.sized.items() if most <= size}
 
     def record(self, names: Sequence[str], feed: dict[str, Array]) -> None:
         """Let runs of feed's shape be recorded from now on.
@@ -189,11 +211,11 @@ class CudaSession(LaneSession):
         onnxruntime raises.
         """
         ((_, x),) = feed.items()
-        expected = super().run(names, feed)
+        expected = self.run(names, feed)
         outputs = dict(zip(names, expected, strict=True))
 
         def make() -> Recorded:
-            made = Recorded(self.sized(x.shape), feed, outputs, self.device)
+            made = Recorded(self.opened(x.shape, True), feed, outputs, self.device)
             for _ in range(2):  # recorded, then replayed
                 for found, wanted in zip(made.run(x), expected, strict=True):
                     if not alike(found, wanted):
@@ -201,6 +223,11 @@ class CudaSession(LaneSession):
             return made
 
         self.recorded[x.shape, tuple(names)] = self.thread.submit(make).result()
+
+
+def at_least(n: int, sizes: Iterable[int]) -> int:
+    """The smallest of the sizes that is not below n; n where there is none."""
+    return min((size for size in sizes if size >= n), default=n)
 
 
 def filled(x: Array, size: int) -> Array:

@@ -17,8 +17,7 @@ from threading import Event, Lock, Thread
 
 import numpy as np
 
-from service.cuda import LANES
-from service.models import Model
+from service.models import ON_CPU, Model
 from service.wire import WARM_UP, Array, WireError, receive, send
 
 log = logging.getLogger(__name__)
@@ -54,21 +53,23 @@ class Call:
 
 
 class Runs:
-    """The runs of one model, in the order in which they were wanted: `parallel` at once; on a GPU
-    one, and LANES where those beside it are full."""
+    """The runs of one model, in the order in which they were wanted, as many at once as
+    Model.begins has it."""
 
     def __init__(self, model: Model, parallel: int) -> None:
         self.model = model
-        self.parallel = parallel if model.device == "cpu" else 1
-        self.lanes = self.parallel if model.device == "cpu" else LANES
+        self.parallel = parallel
         self.running = 0
         self.waiting: deque[Call] = deque()
         self.lock = Lock()
 
     def run(self, call: Call) -> list[Array]:
         """The outputs of a call, once they are there. Raises whatever onnxruntime raises."""
+        if self.model.device == "cuda" and call.role in ON_CPU:
+            outputs: list[Array] = self.model.sessions[call.role].run(list(call.names), call.feed)
+            return outputs
         with self.lock:
-            waits = not self.room(self.running, call.pictures)
+            waits = not self.begins(call.pictures)
             if waits:
                 self.waiting.append(call)
             else:
@@ -81,14 +82,10 @@ class Runs:
             raise call.error
         return call.outputs
 
-    def room(self, running: int, pictures: int = 0) -> bool:
-        """Whether one more run may begin beside those `running`, of those waiting and `pictures`
-        more."""
-        if running < self.parallel:
-            return True
-        if running >= self.lanes:
-            return False
-        return pictures + sum(call.pictures for call in self.waiting) >= self.model.most
+    def begins(self, pictures: int = 0) -> bool:
+        """Whether one more run may begin, of those that wait and `pictures` more."""
+        pictures += sum(call.pictures for call in self.waiting)
+        return self.model.begins(self.running, pictures, self.parallel)
 
     def take_turn(self, call: Call) -> None:
         """Run a call and those that fit, then wake the next one and who has joined."""
@@ -100,7 +97,7 @@ class Runs:
             with self.lock:
                 self.running -= 1
                 following = None
-                if self.waiting and self.room(self.running):
+                if self.waiting and self.begins():
                     following = self.waiting.popleft()
                     self.running += 1
             if following is not None:

@@ -27,11 +27,15 @@ from service.manifest import (
 from service.pictures import Pixels
 from service.problems import Problem
 from service.schemas import GraphCard, ModelCard
-from service.sessions import CPU, CUDA, check_signature, open_session, open_to_record
+from service.sessions import CPU, CUDA, check_signature, open_session, open_sized
 from service.settings import Device
 from service.warm_up import warm_up
 
 Floats = npt.NDArray[np.float32]
+
+# Graphs that never run on a GPU: photographs come in any size, and for each new one a GPU would
+# plan all convolutions anew, which takes longer than the CPU does for the picture.
+ON_CPU = frozenset({"detect"})
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +57,17 @@ class Model:
         tf32 = self.manifest.tf32
         for role, graph in self.manifest.graphs.items():
             content = read_file(folder, graph)
+            on: Device = "cpu" if role in ON_CPU else device
             try:
-                self.sessions[role] = open_session(content, shared, device, threads, tf32)
+                self.sessions[role] = open_session(content, shared, on, threads, tf32)
                 check_signature(self.sessions[role], inputs.get(role, x), self.outputs(role))
             except ModelError as error:
                 raise ModelError(f"{folder / graph.file}: {error}") from error
-        providers = {session.get_providers()[0] for session in self.sessions.values()}
+        providers = {
+            session.get_providers()[0]
+            for role, session in self.sessions.items()
+            if role not in ON_CPU
+        }
         self.provider: str = CUDA if providers == {CUDA} else CPU
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
         self.threads = threads
@@ -69,16 +78,19 @@ class Model:
             for role, graph in self.manifest.graphs.items():
                 session = self.sessions[role]
                 if free and role in ("transfer", "distance"):
-                    sized = partial(self.open_sized, read_file(folder, graph), shared)
-                    self.sessions[role] = CudaSession(session, lanes, sized)
-                else:
+                    opened = partial(self.open_sized, read_file(folder, graph), shared)
+                    self.sessions[role] = CudaSession(session, lanes, opened)
+                elif role not in ON_CPU:
                     self.sessions[role] = LaneSession(session, lanes)
 
-    def open_sized(self, content: bytes, shared: Mapping[str, bytes], shape: Shape) -> Any:
-        """A session on CUDA, to be recorded, of a graph of G for pictures of this shape alone."""
-        axes = zip(self.manifest.input.shape, shape, strict=True)
+    def open_sized(
+        self, content: bytes, shared: Mapping[str, bytes], shape: Shape, record: bool
+    ) -> Any:
+        """A session on CUDA of a graph of G for pictures of this shape alone, whose last axes may
+        be left out."""
+        axes = zip(self.manifest.input.shape, shape, strict=False)
         free = {name: size for name, size in axes if isinstance(name, str)}
-        return open_to_record(content, shared, self.threads, free, self.manifest.tf32)
+        return open_sized(content, shared, self.threads, free, self.manifest.tf32, record)
 
     @property
     def reference(self) -> str:
@@ -92,6 +104,23 @@ class Model:
     @property
     def has_upscale(self) -> bool:
         return "upscale" in self.sessions
+
+    def lanes(self, parallel: int) -> int:
+        """Runs at once where `parallel` pictures may be drawn side by side: that many on the CPU,
+        LANES on a GPU."""
+        return parallel if self.device == "cpu" else LANES
+
+    def begins(self, running: int, waiting: int, parallel: int) -> bool:
+        """Whether one more run should begin beside those running, with the pictures that wait."""
+        if self.device == "cpu" or not running:
+            return running < parallel
+        return running < LANES and waiting >= self.enough
+
+    @property
+    def enough(self) -> int:
+        """Pictures for which a second run on a GPU pays: half of those that one should draw. With
+        fewer, it is sooner done that waits and takes with it what comes meanwhile."""
+        return math.ceil(self.most / 2)
 
     def face_alignment(self) -> Alignment:
         """How faces must lie. Raises Problem invalid_parameter where this is no model of faces."""

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from service.cuda import RECORDED
 from service.manifest import Manifest, ModelError
 from service.models import Model
 from service.problems import Problem
@@ -92,6 +93,12 @@ class RemoteModel(Model):
         self.provider = notice.provider
         self.device = notice.device
         self.most = notice.most
+
+    @property
+    def enough(self) -> int:
+        """Pictures worth a call of their own while another is under way: those of many processes
+        become one run over there."""
+        return min(RECORDED[-1], super().enough)
 
     def warm_up(self) -> None:
         """Wait until the model is warm. Raises ModelError where it will not be."""

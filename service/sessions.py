@@ -83,11 +83,17 @@ def open_on_cuda(content: bytes, shared: Mapping[str, bytes], threads: int, tf32
     return session
 
 
-def open_to_record(
-    content: bytes, shared: Mapping[str, bytes], threads: int, axes: Mapping[str, int], tf32: bool
+def open_sized(
+    content: bytes,
+    shared: Mapping[str, bytes],
+    threads: int,
+    axes: Mapping[str, int],
+    tf32: bool,
+    record: bool,
 ) -> Any:
-    """A session on CUDA whose free axes have these sizes, and whose first run is recorded."""
-    cuda = cuda_options(tf32) | {"enable_cuda_graph": "1"}
+    """A session on CUDA whose free axes have these sizes; with `record` its first run is recorded
+    as a CUDA graph."""
+    cuda = cuda_options(tf32) | ({"enable_cuda_graph": "1"} if record else {})
     return open_with(content, shared, threads, [(CUDA, cuda), CPU], axes)
 
 

@@ -3,13 +3,12 @@ is allocated, and how many pictures a run should draw is known.
 """
 
 import logging
-import math
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from service.cuda import CUDA_SIZES, RECORDED, CudaSession, LaneSession
+from service.cuda import RECORDED, SIZES, CudaSession, LaneSession
 from service.manifest import EMOJI_SHAPE, UPSCALED, ModelError, Tensor
 from service.pictures import Pixels
 from service.problems import Problem
@@ -24,8 +23,8 @@ log = logging.getLogger(__name__)
 # the extremes that make a letterbox round a side to nothing.
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
-# Pictures of one run, tried at warm-up until two sizes in a row are not clearly faster per
-# picture than the best before, or, on a CPU, all have taken TRIALS_S.
+# Pictures of one run on a CPU, tried at warm-up until two sizes in a row are not clearly faster per
+# picture than the best before, or all have taken TRIALS_S. On a GPU all SIZES are tried.
 RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TRIALS_S = 0.5
 CLEARLY = 0.98
@@ -59,11 +58,9 @@ def warm_up(model: "Model") -> None:
         warm_up_others(model)
     except Problem as problem:
         raise ModelError(f"{model.reference}: warm-up: {problem.__cause__}") from problem
+    for size in SIZES:
+        prepare(model, size)
     model.most = best_size(model)
-    if model.device == "cuda":
-        for size in (size for size in CUDA_SIZES if size <= model.most):
-            for distance in (False, True) if model.has_distance else (False,):
-                run(model, size, distance)
     record(model)
 
 
@@ -85,14 +82,28 @@ def warm_lanes(model: "Model") -> None:
             session.warm_up(model.outputs(role), feed)
 
 
+def sessions_of_g(model: "Model") -> dict[str, CudaSession]:
+    """Of G on a GPU, by role."""
+    return {r: each for r, each in model.sessions.items() if isinstance(each, CudaSession)}
+
+
+def prepare(model: "Model", size: int) -> None:
+    """On a GPU, let runs of that many pictures have a session of their own; where that can't be,
+    they have that of another size."""
+    for role, session in sessions_of_g(model).items():
+        try:
+            session.prepare(model.outputs(role), {session.input: trial(model, size)})
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            what = f"{model.reference}: no session of {role} for {size} pictures"
+            log.warning("%s: %s", what, first_line(error))
+
+
 def record(model: "Model") -> None:
     """On a GPU, record the small runs of usual pictures; where it can't, they stay plain."""
-    sizes = [size for size in CUDA_SIZES if size <= min(model.most, RECORDED)]
-    for role, session in model.sessions.items():
-        if not isinstance(session, CudaSession):
-            continue
+    for role, session in sessions_of_g(model).items():
+        session.forget_above(model.most)
         try:
-            for size in sizes:
+            for size in (size for size in RECORDED if size <= model.most):
                 session.record(model.outputs(role), {session.input: trial(model, size)})
         except Exception as error:  # onnxruntime's exceptions share no base class
             reason = first_line(error)
@@ -106,21 +117,27 @@ def best_size(model: "Model") -> int:
     # A run of one thread is timed by what it computes, whatever else the machine does.
     alone = model.device == "cpu" and model.threads == 1
     clock = time.thread_time if alone else time.perf_counter
-    best, fastest = 1, math.inf  # a size, and its seconds per picture
+    seconds: dict[int, float] = {}  # per picture, by size
     began = time.monotonic()
-    for size in RUN_SIZES:
+    on_gpu = sessions_of_g(model).get("transfer")
+    for size in RUN_SIZES if on_gpu is None else sorted(on_gpu.sized) or RUN_SIZES[:1]:
         trials = []
         for _ in range(3):  # the first allocates
             start = clock()
             run(model, size, distance=False)
             trials.append((clock() - start + HANDLING_S) / size)
-        if min(trials) < fastest * CLEARLY:
-            best, fastest = size, min(trials)
-        # A GPU chooses kernels for each size that it sees first: better now than later.
-        late = model.device == "cpu" and time.monotonic() - began > TRIALS_S
-        if size >= 4 * best or late:
+        seconds[size] = min(trials)
+        best = best_of(seconds)
+        late = time.monotonic() - began > TRIALS_S
+        if on_gpu is None and (size >= 4 * best or late):
             break
     return best
+
+
+def best_of(seconds: dict[int, float]) -> int:
+    """Of sizes and their seconds per picture the smallest than which none is clearly faster."""
+    fastest = min(seconds.values())
+    return next(size for size, taken in seconds.items() if taken * CLEARLY <= fastest)
 
 
 def trial(model: "Model", size: int) -> Pixels:

@@ -75,7 +75,7 @@ class DTNConfig:
     r1_every: int = 8  # steps
     spectral_norm: bool = False  # in place of batch normalisation in D
     diff_augment: bool = False  # D's inputs shifted and cut (Zhao et al. 2020)
-    s_views: int = 0  # augmented copies of s beside s itself
+    s_views: int = 0  # augmented (faces: jittered) copies of s beside s itself
     const_jitter: bool = False  # f of G(x) shifted, turned and grainy in L_CONST
     const_logits: float = 0.0  # share of L_CONST between logits of f's classifier, not features
     balance: bool = False  # draw s evenly, as f reads it, and t to match it where it can

@@ -5,7 +5,7 @@ Figure 9b), or photographs posters of themselves (style transfer, Figure 5).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
+from training.augment import jittered
 from training.avatars import avatars
-from training.config import FacesConfig
+from training.config import Augment, FacesConfig
 from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
 from training.face_features import FaceFeatures, raw_features
 from training.face_networks import SIDE
@@ -29,6 +30,10 @@ INKS = ((24, 40, 72), (200, 62, 70), (240, 160, 72), (252, 240, 214))
 UP_TO = (62, 118, 176, 256)
 SMOOTH = 5  # pixels of 152, the side of the median filter before
 CLIPPED = 2  # per cent of a picture that may lie beyond black and beyond white
+
+# How copies of s differ: no finder of eyes is exact, and no two cameras are alike.
+VIEWS = Augment(rotate=5, shear=0.02, scale=1.06, stretch=0.02, shift=4, elastic=0, noise=0.06)
+VIEWED = 152  # pixels of the side that VIEWS.shift is for
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,22 @@ def face_pictures(kind: str, config: FacesConfig, data: Path, cache: Path) -> Te
     return small
 
 
-def read(kind: str, f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> Tensor:
-    """Raw numbers [N, n] of f for `face_pictures`, computed once, float16 in `cache`."""
+def read(
+    kind: str, f: FaceFeatures, config: FacesConfig, data: Path, cache: Path, view: int = 0
+) -> Tensor:
+    """Raw numbers [N, n] of f for `face_pictures`, computed once, float16 in `cache`; of their
+    jittered copies where `view`, the number of such a copy, is not 0."""
     name = f"avatars-{config.avatars}" if kind == "avatars" else kind.replace(" ", "-")
+    name += f"-view{view}" if view else ""
     path = cache / f"{'colours' if config.appearance else 'identity'}-{name}.npy"
+    device = f.mean.device
     if path.exists():
-        return torch.from_numpy(np.load(path)).float().to(f.mean.device)
-    raw = raw_features(f, face_pictures(kind, config, data, cache))
+        return torch.from_numpy(np.load(path)).float().to(device)
+    pictures = face_pictures(kind, config, data, cache)
+    how = replace(VIEWS, shift=VIEWS.shift * pictures.shape[-1] / VIEWED)
+    random = torch.Generator(device).manual_seed(view)
+    alter = (lambda x: jittered(x, how, random).clamp(-1, 1)) if view else None
+    raw = raw_features(f, pictures, alter=alter)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, raw.half().cpu().numpy())
     return raw.half().float()
@@ -132,9 +146,10 @@ def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
 
 def face_domains(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> FaceDomains:
     """What f reads of s and t, and t on the CPU."""
-    t = "small photographs" if config.t == "photographs" else config.t
+    s, t = SOURCES[config.t], "small photographs" if config.t == "photographs" else config.t
+    copies = range(1 + config.s_views)
     return FaceDomains(
-        read(SOURCES[config.t], f, config, data, cache),
+        torch.cat([read(s, f, config, data, cache, view) for view in copies]),
         read(t, f, config, data, cache),
         face_pictures(t, config, data, cache),
     )

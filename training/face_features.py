@@ -7,6 +7,8 @@ lets gradients through. A photograph shows skin in the light of its place; who s
 which skin to expect, so the colours of a photograph are first corrected for its exposure.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -218,11 +220,18 @@ def face_features(net: ResNet29, appearance: bool, weight: float = 1.0) -> FaceF
 
 
 @torch.no_grad()
-def raw_features(f: FaceFeatures, images: Tensor, batch: int = 64) -> Tensor:
-    """`f.raw` of uint8 pictures [N, 3, S, S], in bf16: [N, K] on f's device."""
+def raw_features(
+    f: FaceFeatures,
+    images: Tensor,
+    batch: int = 64,
+    alter: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """`f.raw` of uint8 pictures [N, 3, S, S], in bf16: [N, K] on f's device; of what `alter` makes
+    of them, [B, 3, S, S] in [-1, 1], where it is given."""
     device = f.mean.device
     parts = []
     for chunk in torch.split(images, batch):
+        x = to_unit(chunk.to(device))
         with torch.autocast(device.type, torch.bfloat16):
-            parts.append(f.raw(to_unit(chunk.to(device))))
+            parts.append(f.raw(x if alter is None else alter(x)))
     return torch.cat(parts)

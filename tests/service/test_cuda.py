@@ -42,15 +42,31 @@ def plain(models_dir: Path) -> Sizes:
 
 
 @pytest.fixture
-def session(plain: Sizes, models_dir: Path) -> Iterator[CudaSession]:
+def opened() -> dict[tuple[Shape, bool], Sizes]:
+    """The sessions that were opened beside the plain one."""
+    return {}
+
+
+@pytest.fixture
+def session(
+    plain: Sizes, models_dir: Path, opened: dict[tuple[Shape, bool], Sizes]
+) -> Iterator[CudaSession]:
     content = (models_dir / "digits" / "distance.onnx").read_bytes()
 
-    def sized(shape: Shape) -> Any:
+    def open_sized(shape: Shape, record: bool) -> Any:
         axes = dict(zip(FREE, shape, strict=False))
-        return open_with(content, {}, 1, [CPU], axes)
+        own = open_with(content, {}, 1, [CPU], axes)
+        if not record:
+            own = opened[shape, record] = Sizes(own)
+        return own
 
     with ThreadPoolExecutor(LANES, "lane") as lanes:
-        yield CudaSession(plain, lanes, sized, "cpu")
+        yield CudaSession(plain, lanes, open_sized, "cpu")
+
+
+def prepare(session: CudaSession, *sizes: int) -> None:
+    for size in sizes:
+        session.prepare(NAMES, {"x": np.full((size, 20, 20, 3), 127, np.uint8)})
 
 
 def pictures(n: int, side: int = 20) -> Any:
@@ -60,16 +76,31 @@ def pictures(n: int, side: int = 20) -> Any:
 NAMES = ("y", "f_distance")
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 1), (2, 2), (5, 8), (33, 48), (129, 192), (257, 257)])
-def test_runs_have_few_sizes_and_answer_for_the_pictures_alone(
-    session: CudaSession, plain: Sizes, n: int, size: int
+@pytest.mark.parametrize("side", [20, 24])
+def test_each_size_of_run_has_a_session_of_its_own(
+    session: CudaSession, plain: Sizes, opened: dict[tuple[Shape, bool], Sizes], side: int
 ) -> None:
-    x = pictures(n)
-    y, distances = session.run(NAMES, {"x": x})
-    assert plain.seen == [size]
-    wanted_y, wanted = plain.session.run(list(NAMES), {"x": x})
-    assert np.abs(y.astype(int) - wanted_y).max() <= 1
-    np.testing.assert_allclose(distances, wanted, rtol=1e-4)
+    prepare(session, 1, 16, 48, 256)
+    for each in opened.values():
+        each.seen.clear()
+    expected = {1: [1], 2: [16], 16: [16], 17: [48], 49: [256], 257: []}
+    for n, sizes in expected.items():
+        x = pictures(n, side)
+        y, distances = session.run(NAMES, {"x": x})
+        assert [size for each in opened.values() for size in each.seen] == sizes
+        assert all(shape == tuple(each.seen) for (shape, _), each in opened.items() if each.seen)
+        wanted_y, wanted = plain.session.run(list(NAMES), {"x": x})
+        assert np.abs(y.astype(int) - wanted_y).max() <= 1
+        np.testing.assert_allclose(distances, wanted, rtol=1e-4)
+        for each in opened.values():
+            each.seen.clear()
+    assert plain.seen == [257]
+
+
+def test_sessions_for_more_pictures_than_pay_are_let_go(session: CudaSession) -> None:
+    prepare(session, 1, 16, 48)
+    session.forget_above(16)
+    assert sorted(session.sized) == [1, 16]
 
 
 def test_recorded_runs_answer_as_others_and_need_those_no_more(
@@ -109,12 +140,15 @@ def test_a_recorded_run_that_answers_otherwise_is_not_used(
 
 
 def test_all_runs_are_those_of_a_few_threads_which_warm_up_alike(
-    session: CudaSession, plain: Sizes
+    session: CudaSession, plain: Sizes, opened: dict[tuple[Shape, bool], Sizes]
 ) -> None:
     session.warm_up(NAMES, {"x": pictures(1)})
     assert len(plain.threads) == LANES
+    prepare(session, 1, 16)
+    assert all(each.threads == plain.threads for each in opened.values())
     with ThreadPoolExecutor(8) as callers:
-        list(callers.map(lambda n: session.run(NAMES, {"x": pictures(n)}), [1, 2, 4, 1, 2, 4]))
+        list(callers.map(lambda n: session.run(NAMES, {"x": pictures(n)}), [1, 2, 17, 1, 2, 17]))
+    assert all(each.threads == plain.threads for each in opened.values())
     assert len(plain.threads) == LANES
 
 
@@ -126,6 +160,7 @@ def test_a_failing_warm_up_is_told(session: CudaSession) -> None:
 def test_many_large_runs_at_once_keep_their_pictures_apart(
     session: CudaSession, plain: Sizes
 ) -> None:
+    prepare(session, 32)
     xs = [np.stack([noise(20, 20, seed=20 * i + j) for j in range(17 + i)]) for i in range(8)]
     with ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda x: session.run(NAMES, {"x": x}), xs))
@@ -136,12 +171,13 @@ def test_many_large_runs_at_once_keep_their_pictures_apart(
 
 
 def test_a_large_run_of_larger_pictures_finds_its_own_room(session: CudaSession) -> None:
-    session.run(NAMES, {"x": pictures(20)})
+    prepare(session, 32, 256)
     y, _ = session.run(NAMES, {"x": pictures(256, side=24)})
     assert len(y) == 256
 
 
 def test_a_room_comes_back_after_a_failing_run(session: CudaSession) -> None:
+    prepare(session, 32)
     for _ in range(2 * LANES + 2):
         with pytest.raises(Exception, match="nothing"):
             session.run(["nothing"], {"x": pictures(20)})

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from service import engine
+from service.cuda import LANES, RECORDED
 from service.engine import Call, Engine, Runs
 from service.front import Parent
 from service.manifest import ModelError
@@ -44,10 +44,19 @@ class Recorded:
         return [x + 1, x.reshape(len(x), -1).mean(1, dtype=np.float32)][: len(names)]
 
 
-def runs_of(session: Recorded, most: int = 8, parallel: int = 1, device: str = "cpu") -> Runs:
-    sessions = dict.fromkeys(("transfer", "distance", "detect"), session)
-    model = SimpleNamespace(sessions=sessions, most=most, device=device)
-    return Runs(cast(Model, model), parallel)
+class Fake(Model):
+    """A model of one session for all of its graphs."""
+
+    def __init__(self, session: Recorded, most: int, device: Literal["cpu", "cuda"]) -> None:
+        self.sessions = dict.fromkeys(("transfer", "distance", "detect"), session)
+        self.most = most
+        self.device = device
+
+
+def runs_of(
+    session: Recorded, most: int = 8, parallel: int = 1, device: Literal["cpu", "cuda"] = "cpu"
+) -> Runs:
+    return Runs(Fake(session, most, device), parallel)
 
 
 def call(value: int, n: int = 1, side: int = 2, role: str = "transfer") -> Call:
@@ -125,7 +134,7 @@ def until(true: Callable[[], bool]) -> None:
     assert true()
 
 
-def test_on_a_gpu_a_second_run_begins_only_when_it_is_full() -> None:
+def test_on_a_gpu_a_second_run_begins_when_it_is_half_full() -> None:
     session = Recorded()
     runs = runs_of(session, most=8, parallel=4, device="cuda")
     with ThreadPoolExecutor(8) as pool:
@@ -134,8 +143,8 @@ def test_on_a_gpu_a_second_run_begins_only_when_it_is_full() -> None:
         results.append(pool.submit(runs.run, call(1, 3)))
         until(lambda: len(runs.waiting) == 1)
         assert session.sizes == [1]
-        results.append(pool.submit(runs.run, call(2, 5)))  # with those that wait, it is
-        until(lambda: session.sizes == [1, 8])
+        results.append(pool.submit(runs.run, call(2, 1)))  # with that which waits, it is
+        until(lambda: session.sizes == [1, 4])
         results.append(pool.submit(runs.run, call(3, 9)))  # but not a third one
         results.append(pool.submit(runs.run, call(4)))
         until(lambda: len(runs.waiting) == 2)
@@ -143,8 +152,21 @@ def test_on_a_gpu_a_second_run_begins_only_when_it_is_full() -> None:
         session.may.set()
         for value, result in enumerate(results):
             assert (result.result(5)[0] == value + 1).all()
-    assert sorted(session.sizes) == [1, 1, 8, 9]
+    assert sorted(session.sizes) == [1, 1, 4, 9]
     assert runs.running == len(runs.waiting) == 0
+
+
+def test_what_a_gpu_leaves_to_the_cpu_waits_for_no_run_of_it() -> None:
+    session = Recorded()
+    runs = runs_of(session, device="cuda")
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(runs.run, call(value)) for value in (0, 1)]
+        until(lambda: len(runs.waiting) == 1)
+        results += [pool.submit(runs.run, call(value, role="detect")) for value in (2, 3)]
+        until(lambda: session.sizes == [1, 1, 1])
+        assert (runs.running, len(runs.waiting)) == (1, 1)
+        session.may.set()
+        assert [result.result(5)[0][0, 0, 0, 0] for result in results] == [1, 2, 3, 4]
 
 
 def test_a_cpu_runs_as_many_as_it_may() -> None:
@@ -201,6 +223,22 @@ def test_a_model_elsewhere_answers_as_one_here(far: Far, models: Models) -> None
         np.testing.assert_array_equal(found, expected)
     y = noise(64, 64)
     np.testing.assert_array_equal(remote.upscale(y), emoji.upscale(y))
+
+
+def test_one_of_many_processes_calls_anew_sooner_than_a_run_is_half_full(
+    far: Far, models: Models
+) -> None:
+    model = models.find("digits")
+    model.device, model.most = "cuda", 256
+    remote = far(model)
+    assert (model.enough, remote.enough) == (128, RECORDED[-1])
+    assert not model.begins(running=1, waiting=127, parallel=8)
+    assert model.begins(running=1, waiting=128, parallel=8)
+    assert not remote.begins(running=1, waiting=RECORDED[-1] - 1, parallel=8)
+    assert remote.begins(running=1, waiting=RECORDED[-1], parallel=8)
+    assert not remote.begins(running=LANES, waiting=1000, parallel=8)
+    model.most = 2
+    assert far(model).enough == 1
 
 
 def test_a_run_that_fails_there_is_the_pictures_fault(far: Far, models: Models) -> None:

@@ -10,36 +10,12 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.cuda import CUDA_SIZES, LANES
+from service.cuda import LANES, SIZES, CudaSession, LaneSession
 from service.manifest import ModelError
 from service.models import Model, load_models
-from service.pictures import Pixels
-from service.warm_up import TRIAL_SIDE
 from tests.service.dummy import noise
 
 Make = Callable[..., Path]
-
-
-def test_a_gpu_has_seen_every_size_of_run_before_it_is_ready(
-    models_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = Model(models_dir / "digits")
-    monkeypatch.setattr(model, "device", "cuda")
-    monkeypatch.setattr("service.warm_up.TRIALS_S", 0.0)  # which is of a CPU
-    seen: dict[bool, set[int]] = {False: set(), True: set()}
-    run = Model.run
-
-    def timed_by_the_run(self: Model, x: Pixels, distance: bool) -> Any:
-        if x.shape[1:3] == (TRIAL_SIDE, TRIAL_SIDE):
-            seen[distance].add(len(x))
-        time.sleep(0.01)
-        return run(self, x, distance)
-
-    monkeypatch.setattr(Model, "run", timed_by_the_run)
-    model.warm_up()
-    assert model.most >= 64
-    wanted = {size for size in CUDA_SIZES if size <= model.most}
-    assert seen[False] >= wanted and seen[True] == wanted
 
 
 @pytest.mark.skipif(
@@ -175,6 +151,15 @@ def test_cuda_in_use_is_told_and_runs_take_turns(on_gpu: Model) -> None:
     assert on_gpu.sessions["transfer"].session.most == LANES
 
 
+def test_a_gpu_has_a_session_for_every_size_of_run_before_it_is_ready(on_gpu: Model) -> None:
+    on_gpu.warm_up()
+    assert on_gpu.most >= 64  # 20 ms a run, whatever its size
+    for role in ("transfer", "distance"):
+        session = on_gpu.sessions[role]
+        assert isinstance(session, CudaSession)
+        assert sorted(session.sized) == [size for size in SIZES if size <= on_gpu.most]
+
+
 def test_where_runs_cannot_be_recorded_they_stay_plain(
     on_gpu: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,19 +169,34 @@ def test_where_runs_cannot_be_recorded_they_stay_plain(
     assert y.shape == (1, 32, 32, 1)
 
 
-def test_a_size_that_fails_on_a_gpu_is_told(
+def test_a_gpu_that_is_too_small_for_a_size_of_run_does_with_smaller_ones(
+    on_gpu: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = OnGpu.run
+
+    def out_of_memory(self: OnGpu, names: list[str] | None, feed: dict[str, np.ndarray]) -> Any:
+        if len(feed["x"]) > 32:
+            raise RuntimeError("no memory")
+        return run(self, names, feed)
+
+    monkeypatch.setattr(OnGpu, "run", out_of_memory)
+    on_gpu.warm_up()
+    assert on_gpu.most == 32
+    assert "no session of transfer for 48 pictures: no memory" in caplog.text
+
+
+def test_photographs_are_searched_for_faces_on_the_cpu(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Model(models_dir / "digits")
-    monkeypatch.setattr(model, "device", "cuda")
-    run = Model.run
+    pretend_cuda(monkeypatch)
+    fall_back = ort.InferenceSession
 
-    def out_of_memory(self: Model, x: Pixels, distance: bool) -> Any:
-        time.sleep(0.002)  # of a run, so that larger ones pay
-        if distance and len(x) == 2:
-            raise RuntimeError("no memory")
-        return run(self, x, distance)
+    def on_what_is_asked(content: bytes, options: object, providers: list[object]) -> object:
+        session = fall_back(content, options, providers=providers)
+        return session if providers == ["CPUExecutionProvider"] else OnGpu(session)
 
-    monkeypatch.setattr(Model, "run", out_of_memory)
-    with pytest.raises(ModelError, match="digits@1: warm-up with 2 pictures: no memory"):
-        model.warm_up()
+    monkeypatch.setattr(ort, "InferenceSession", on_what_is_asked)
+    model = Model(models_dir / "emoji", "cuda")
+    assert (model.device, model.provider) == ("cuda", "CUDAExecutionProvider")
+    assert not isinstance(model.sessions["detect"], LaneSession)
+    assert isinstance(model.sessions["upscale"], LaneSession)

@@ -312,6 +312,24 @@ def test_the_reverse_direction_has_the_f_of_the_main_task(
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in trained.f.state_dict().items())
 
 
+def test_jittered_copies_stand_beside_s(
+    trained: TrainedFaces, config: FacesConfig, runs: Path, data: Path
+) -> None:
+    plain = face_domains(trained.f, config, data, runs / "cache")
+    viewed = dataclasses.replace(config, s_views=2)
+    found = face_domains(trained.f, viewed, data, runs / "cache")
+    n = len(plain.raw_s)
+    assert torch.equal(found.raw_s[:n], plain.raw_s)
+    copies = found.raw_s[n:].split(n)
+    assert [len(copy) for copy in copies] == [n, n]
+    apart = torch.pdist(plain.raw_s).mean()
+    for copy in copies:  # of the same pictures, but not the same
+        off = (copy - plain.raw_s).norm(dim=1)
+        assert off.min() > 0 and off.mean() < apart / 2
+    assert not torch.equal(*copies)
+    assert torch.equal(face_domains(trained.f, viewed, data, runs / "cache").raw_s, found.raw_s)
+
+
 def test_in_the_reverse_direction_g_draws_photographs_without_held_out_people(
     trained: TrainedFaces, config: FacesConfig, runs: Path, data: Path
 ) -> None:
