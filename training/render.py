@@ -191,7 +191,7 @@ def house_numbers(
         drawn = tqdm(mapped(draw, range(n)), "rendering house numbers", n, False, unit="picture")
         for i, picture in enumerate(drawn):
             pictures[i] = picture
-    return pictures, np.arange(n, dtype=np.uint8) % 10
+    return pictures, (np.arange(n) % 10).astype(np.uint8)
 
 
 @contextmanager
