@@ -10,6 +10,7 @@ GPU copies by itself. What each brings is in benchmarks/gpu/RESULTS.md.
 """
 
 import ctypes
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+
+log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -69,7 +72,8 @@ class Rooms:
         for _ in range(LANES + 1):
             try:
                 self.free.put(allocate(size))
-            except OSError:
+            except OSError as error:
+                log.warning("the driver copies pictures once more: %s", error)
                 self.free.put(np.empty(size, np.uint8))
 
     @contextmanager

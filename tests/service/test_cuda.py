@@ -184,7 +184,9 @@ def test_a_room_comes_back_after_a_failing_run(session: CudaSession) -> None:
     assert session.rooms is not None and session.rooms.free.qsize() == LANES + 1
 
 
-def test_rooms_are_of_page_locked_memory_where_it_can_be_had() -> None:
+def test_rooms_are_of_page_locked_memory_where_it_can_be_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     allocated: list[Any] = []
 
     def allocate(size: int) -> Any:
@@ -195,6 +197,7 @@ def test_rooms_are_of_page_locked_memory_where_it_can_be_had() -> None:
 
     rooms = Rooms(48, allocate)
     assert rooms.free.qsize() == LANES + 1
+    assert caplog.text.count("copies pictures once more: no more") == LANES
     with rooms.filled(np.full((3, 2, 2, 3), 5, np.uint8), 4) as place:
         assert place.base is not None and np.shares_memory(place, allocated[0])
         assert (place[:3] == 5).all() and (place[3] == 0).all()

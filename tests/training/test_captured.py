@@ -75,8 +75,11 @@ def test_weight_decay_makes_it_adamw() -> None:
     ],
 )
 def test_recorded_steps_learn_what_eager_ones_do(
-    config: DTNConfig, changes: dict[str, Any]
+    config: DTNConfig, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A dozen steps of an adversary make much of a difference in the last bits.
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     device = torch.device("cuda")
     plain: dict[str, Any] = {"diff_augment": False, "balance": False, "s_views": 0, "bf16": False}
     config = dataclasses.replace(config, **(plain | changes))
