@@ -105,6 +105,7 @@ class FacesConfig(DTNConfig):
     d_side: int = 64  # pixels of D's input; the paper has 152
     # Of f, beyond the paper's plain representation.
     appearance: float = 0.0  # weight of the colours of hair and skin beside the identity
+    glasses: bool = False  # f reads spectacles, too, of a network taught for that
     remove: int = 0  # directions of f that only tell drawings from photographs
 
 

@@ -4,6 +4,7 @@ Photographs become avatars (the main task, Sec. 5.2), avatars photographs (the r
 Figure 9b), or photographs posters of themselves (style transfer, Figure 5).
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.config import Augment, FacesConfig
 from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
 from training.face_features import FaceFeatures, raw_features
 from training.face_networks import SIDE
+from training.glasses import teach_glasses
 from training.packages import FACESJS, obtain
 
 # What is s, by what is t.
@@ -120,7 +122,7 @@ def read(
     jittered copies where `view`, the number of such a copy, is not 0."""
     name = f"avatars-{config.avatars}" if kind == "avatars" else kind.replace(" ", "-")
     name += f"-view{view}" if view else ""
-    path = cache / f"{'colours' if config.appearance else 'identity'}-{name}.npy"
+    path = cache / f"{what_is_read(f)}-{name}.npy"
     device = f.mean.device
     if path.exists():
         return torch.from_numpy(np.load(path)).float().to(device)
@@ -134,11 +136,34 @@ def read(
     return raw.half().float()
 
 
+def what_is_read(f: FaceFeatures) -> str:
+    """A word for the raw numbers of f, which differ with its reading of glasses."""
+    if f.glasses is None:
+        return "colours" if f.colours is not None else "identity"
+    weights = b"".join(value.cpu().numpy().tobytes() for value in f.glasses.state_dict().values())
+    return f"glasses-{hashlib.sha256(weights).hexdigest()[:8]}"
+
+
+def teach(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
+    """Let `f` learn to see spectacles, where it is to; what was learned is kept in `cache`."""
+    if f.glasses is None:
+        return
+    path = cache / f"glasses-{config.seed}.pt"
+    if not path.exists():
+        avatars, attributes = draw_avatars(cache, config.avatars)
+        worn = torch.tensor([each["glasses"] != "none" for each in attributes])
+        device = f.mean.device
+        net = teach_glasses(source(data).images, avatars, worn, config.seed, device)
+        torch.save({name: value.cpu() for name, value in net.state_dict().items()}, path)
+    f.glasses.load_state_dict(torch.load(path, weights_only=True))
+
+
 def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
     """Let `f` learn what to expect of faces, and which directions tell drawings from photographs.
 
     For the reverse direction it is the f of the main task.
     """
+    teach(f, config, data, cache)
     drawings = "posters" if config.t == "posters" else "avatars"
     photographs, drawn = (read(kind, f, config, data, cache) for kind in ("photographs", drawings))
     f.fit(photographs, drawn, config.remove)

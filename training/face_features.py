@@ -2,9 +2,10 @@
 
 The identity part is the 256 numbers of dlib's ResNet-29, like the paper's DeepFace 256-dimensional
 and trained to tell people apart. Such a network hardly looks at hair, so the shipped f joins an
-appearance part: the colours of fixed windows of the aligned picture, and how alike they are. It
-lets gradients through. A photograph shows skin in the light of its place; who somebody is tells
-which skin to expect, so the colours of a photograph are first corrected for its exposure.
+appearance part: the colours of fixed windows of the aligned picture, how alike they are, and, where
+a network was taught to tell, whether there are spectacles. It lets gradients through. A photograph
+shows skin in the light of its place; who somebody is tells which skin to expect, so the colours of
+a photograph are first corrected for its exposure.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.glasses import Glasses
 from training.networks import frozen, to_unit
 from training.recognisers import EYES_DISTANCE, EYES_MIDDLE, SIDE, resampling
 from training.resnet29 import EYES, FEATURES, ResNet29
@@ -96,10 +98,10 @@ def light(colours: Tensor) -> Tensor:
 class FaceFeatures(nn.Module):
     """f: aligned pictures [B, 3, S, S] RGB in [-1, 1] to [B, K]: photographs, S = 152, and emoji.
 
-    K is 256, or 281 with the appearance part, which corrects the exposure of photographs. Every
-    number has mean 0 and deviation 1 over the training photographs (times `weight` in the
-    appearance part). `remove` [256, n] are orthonormal directions of the identity part that are
-    set to zero.
+    K is 256, or 281 with the appearance part, which corrects the exposure of photographs, and one
+    more with `glasses`. Every number has mean 0 and deviation 1 over the training photographs
+    (times `weight` in the appearance part). `remove` [256, n] are orthonormal directions of the
+    identity part that are set to zero.
     """
 
     rows: Tensor
@@ -110,16 +112,19 @@ class FaceFeatures(nn.Module):
     skin: Tensor
     skin_mean: Tensor
 
-    def __init__(self, net: ResNet29, appearance: bool, weight: float = 1.0) -> None:
+    def __init__(
+        self, net: ResNet29, appearance: bool, weight: float = 1.0, glasses: Glasses | None = None
+    ) -> None:
         super().__init__()
         self.net = net
         self.colours = Colours() if appearance else None
+        self.glasses = glasses if appearance else None
         step = EYES_DISTANCE * SIDE / (EYES[1][0] - EYES[0][0])
         middle = [(left + right) / 2 for left, right in zip(*EYES, strict=True)]
         for name, axis in (("columns", 0), ("rows", 1)):
             start = EYES_MIDDLE[axis] * SIDE - middle[axis] * step
             self.register_buffer(name, resampling(CHIP, start, step), persistent=False)
-        width = FEATURES + (APPEARANCE if appearance else 0)
+        width = FEATURES + (APPEARANCE if appearance else 0) + (self.glasses is not None)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("remove", torch.zeros(FEATURES, 0))
@@ -133,14 +138,18 @@ class FaceFeatures(nn.Module):
         return len(self.mean)
 
     def raw(self, x: Tensor) -> Tensor:
-        """What is read of a picture: identity [B, 256] and, where appearance counts, `Colours`."""
+        """What is read of a picture: identity [B, 256] and, where appearance counts, `Colours` and
+        `Glasses`."""
         if x.shape[-1] != SIDE:
             x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False)
         chip = self.rows @ x @ self.columns.T
         identity: Tensor = self.net(chip.contiguous(memory_format=torch.channels_last))
         if self.colours is None:
             return identity.float()
-        return torch.cat([identity.float(), self.colours(x.float())], 1)
+        read = [identity.float(), self.colours(x.float())]
+        if self.glasses is not None:
+            read.append(self.glasses(x.float()))
+        return torch.cat(read, 1)
 
     def standardised(self, raw: Tensor, photograph: bool) -> Tensor:
         """f(x) of `raw` numbers [B, n]: [B, K]."""
@@ -153,14 +162,15 @@ class FaceFeatures(nn.Module):
         """f(x) before it is standardised: [B, n] to [B, K]."""
         if self.colours is None:
             return raw
-        identity, colours = raw[:, :FEATURES], raw[:, FEATURES:]
+        glasses = raw.shape[1] - FEATURES - COLOURS
+        identity, colours, worn = torch.split(raw, [FEATURES, COLOURS, glasses], 1)
         if not photograph:
-            return torch.cat([identity, appearance(colours)], 1)
+            return torch.cat([identity, appearance(colours), worn], 1)
         seen = light(colours) - self.skin_mean
         own = self.own_skin(identity, seen)
         numbers = appearance(exposed(colours, (own - seen).clamp(-MOST, MOST)))
         skin = exposed(numbers[:, :SKIN], LIFT + (SPREAD - 1) * own)
-        return torch.cat([identity, skin, numbers[:, SKIN:]], 1)
+        return torch.cat([identity, skin, numbers[:, SKIN:], worn], 1)
 
     def own_skin(self, identity: Tensor, seen: Tensor) -> Tensor:
         """How light the skin itself is, of identity [B, 256] and `light` over its mean [B]: [B]."""
@@ -186,7 +196,7 @@ class FaceFeatures(nn.Module):
         self.mean[:FEATURES] = identity.mean(0)
         self.deviation[:FEATURES] = identity.std(0).clamp(min=1e-3)
         if self.colours is not None:
-            self.fit_skin(identity, light(photographs[:, FEATURES:]))
+            self.fit_skin(identity, light(photographs[:, FEATURES : FEATURES + COLOURS]))
         numbers = self.numbers(photographs, photograph=True)
         self.mean, self.deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
         self.remove = self.remove[:, :0]
@@ -214,9 +224,11 @@ def exposed(colours: Tensor, correction: Tensor) -> Tensor:
     return ((colours + 1) * correction.exp()[:, None] - 1).clamp(-1, 1)
 
 
-def face_features(net: ResNet29, appearance: bool, weight: float = 1.0) -> FaceFeatures:
-    """A frozen f; `fit` it before use."""
-    return frozen(FaceFeatures(net, appearance, weight))
+def face_features(
+    net: ResNet29, appearance: bool, weight: float = 1.0, glasses: bool = False
+) -> FaceFeatures:
+    """A frozen f; `fit` it before use, and teach it `glasses` before that."""
+    return frozen(FaceFeatures(net, appearance, weight, Glasses() if glasses else None))
 
 
 @torch.no_grad()

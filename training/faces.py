@@ -96,9 +96,8 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
     """
     config = faces_config(run)
     cache = run.folder.parent / "cache"
-    f = face_features(
-        load_resnet29(data / "networks" / WEIGHTS), config.appearance > 0, config.appearance
-    ).to(run.device)
+    net = load_resnet29(data / "networks" / WEIGHTS)
+    f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
     if state := run.load("f.pt"):
         f.remove = state["remove"]
         f.load_state_dict(state)

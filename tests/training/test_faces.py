@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,15 @@ from training.config import FacesConfig, preset
 from training.face_data import Faces
 from training.face_domains import INKS, draw_avatars, face_domains, posters, shrunk, source
 from training.face_evaluate import auc, best_of_several, detection, emoji, spread
+from training.face_export import export_faces
+from training.face_features import APPEARANCE, COLOURS
 from training.face_networks import face_discriminator, face_generator
-from training.faces import WEIGHTS, TrainedFaces, evening_weights, train_faces
+from training.faces import WEIGHTS, TrainedFaces, evening_weights, faces_config, train_faces
+from training.glasses import teach_glasses
 from training.likeness import KINDS
 from training.paper_commands import evaluate
 from training.recognisers import Crop, FaceNet, Recogniser
+from training.resnet29 import FEATURES
 from training.run import Run
 from training.tfjs import GraphModel, read
 from training.upscaler import Upscaler, UpscalerConfig, export_upscaler
@@ -310,6 +315,28 @@ def test_the_reverse_direction_has_the_f_of_the_main_task(
     back = dataclasses.replace(config, t="photographs")
     again = train_faces(Run(runs / "back", "faces_smoke", back), data).f
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in trained.f.state_dict().items())
+
+
+def test_f_may_read_spectacles_which_is_part_of_the_graphs(
+    config: FacesConfig, runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.face_domains.teach_glasses", partial(teach_glasses, steps=3))
+    run = Run(runs / "seeing", "faces_smoke", dataclasses.replace(config, glasses=True))
+    trained = train_faces(run, data)
+    assert trained.f.glasses is not None
+    assert trained.f.width == FEATURES + APPEARANCE + 1
+    found = face_domains(trained.f, faces_config(run), data, runs / "cache")
+    assert found.raw_s.shape[1] == FEATURES + COLOURS + 1
+    assert found.raw_s[:, -1].abs().max() < 1 and found.raw_s[:, -1].std() > 0
+    monkeypatch.setattr("training.face_domains.teach_glasses", None)  # it is kept
+    other = Run(runs / "seeing too", "faces_smoke", dataclasses.replace(config, glasses=True))
+    again = train_faces(other, data)
+    values = trained.f.glasses.state_dict()
+    assert all(torch.equal(v, values[k]) for k, v in again.f.glasses.state_dict().items())
+    monkeypatch.setattr(
+        "training.face_export.write_detector", lambda _, path: path.write_bytes(b"a detector")
+    )
+    export_faces(run, trained, runs / "seeing model", data)  # checks that graphs are as PyTorch
 
 
 def test_jittered_copies_stand_beside_s(
