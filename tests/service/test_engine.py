@@ -226,10 +226,11 @@ def test_a_model_elsewhere_answers_as_one_here(far: Far, models: Models) -> None
 
 
 def test_one_of_many_processes_calls_anew_sooner_than_a_run_is_half_full(
-    far: Far, models: Models
+    far: Far, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = models.find("digits")
-    model.device, model.most = "cuda", 256
+    monkeypatch.setattr(model, "device", "cuda")
+    monkeypatch.setattr(model, "most", 256)
     remote = far(model)
     assert (model.enough, remote.enough) == (128, RECORDED[-1])
     assert not model.begins(running=1, waiting=127, parallel=8)
@@ -237,7 +238,7 @@ def test_one_of_many_processes_calls_anew_sooner_than_a_run_is_half_full(
     assert not remote.begins(running=1, waiting=RECORDED[-1] - 1, parallel=8)
     assert remote.begins(running=1, waiting=RECORDED[-1], parallel=8)
     assert not remote.begins(running=LANES, waiting=1000, parallel=8)
-    model.most = 2
+    monkeypatch.setattr(model, "most", 2)
     assert far(model).enough == 1
 
 
