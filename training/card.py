@@ -80,6 +80,14 @@ Licence: {manifest["licence"]}
 """
 
 
+def _joined(config: dict[str, Any]) -> str:
+    """What f reads beside who it is."""
+    parts = ["the colours of hair and skin"] if config["appearance"] else []
+    if config["glasses"]:
+        parts += ["a small network's reading of spectacles, taught without a label of a photograph"]
+    return ", joined with " + "\nand with ".join(parts) if parts else ""
+
+
 def face_card(manifest: dict[str, Any]) -> str:
     """The card of a model of faces."""
     training, data = manifest["training"], manifest["data"]
@@ -90,8 +98,8 @@ def face_card(manifest: dict[str, Any]) -> str:
 
 A Domain Transfer Network (Taigman, Polyak and Wolf 2016), G = g∘f. f is a face recognition
 network that was given (dlib's ResNet-29, 256 numbers, trained by its author to tell people
-apart) joined with the colours of hair and skin, and stays frozen; g was learned from
-photographs and avatars, without a pair and without a label.
+apart){_joined(training["config"])}. It stays frozen; g was
+learned from photographs and avatars, without a pair and without a label.
 
 {_figures(manifest)}
 

@@ -145,13 +145,17 @@ EMOJI = FacesConfig(
     r1=1.0,
     r1_every=8,
     diff_augment=True,
+    s_views=1,
     const_jitter=True,
     balance=True,
     tid_first=1000,
     lr_decay=True,
     appearance=2.0,
+    glasses=True,
     remove=2,
 )
+
+EMOJI_FIRST = dataclasses.replace(EMOJI, alpha=1.0, s_views=0, const_jitter=False, glasses=False)
 
 # Of G(x) inside L_CONST.
 JITTER = Augment(rotate=4, shear=0.03, scale=1.06, stretch=0.03, shift=2, elastic=0, noise=0.05)
@@ -194,13 +198,9 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         balance=True,
     ),
     "emoji": EMOJI,
-    # Figures 9b and 5: the recipe of the emoji before const_jitter, between other domains.
-    "faces_reverse": dataclasses.replace(
-        EMOJI, t="photographs", steps=6000, alpha=1.0, const_jitter=False
-    ),
-    "faces_style": dataclasses.replace(
-        EMOJI, t="posters", appearance=0.0, steps=4000, alpha=1.0, const_jitter=False
-    ),
+    # Figures 9b and 5: the recipe that the emoji had at first, between other domains.
+    "faces_reverse": dataclasses.replace(EMOJI_FIRST, t="photographs", steps=6000),
+    "faces_style": dataclasses.replace(EMOJI_FIRST, t="posters", appearance=0.0, steps=4000),
     # As in Sec. 5.2, with f, s and t that can be had.
     "faces_paper": FacesConfig(
         steps=20_000, batch=32, alpha=100.0, beta=1.0, gamma=0.05, d_side=152

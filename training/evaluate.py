@@ -95,7 +95,7 @@ TABLES: dict[str, tuple[Line, ...]] = {
 def finished(runs: Path) -> list[dict[str, Any]]:
     """metrics.json of every finished run of digits in `runs`, in the order of their folders."""
     records = (json.loads(path.read_text()) for path in sorted(runs.glob("*/metrics.json")))
-    return [record for record in records if "steps" in record]
+    return [record for record in records if {"preset", "steps"} <= record.keys()]
 
 
 def measured(line: Line, records: list[dict[str, Any]], protocol: str | None) -> list[Figure]:

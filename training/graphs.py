@@ -115,19 +115,21 @@ def store_half(model: onnx.ModelProto) -> None:
         model.graph.node.insert(0, node)
 
 
-def write_graph(module: nn.Module, path: Path, outputs: list[str]) -> None:
-    """Export `module` to `path`: input x, dynamic N, H and W."""
+def write_graph(module: nn.Module, path: Path, outputs: list[str], side: int | None = None) -> None:
+    """Export `module` to `path`: input x, any N, any H and W or, where it is given, `side`."""
     dim = torch.export.Dim
+    n, height, width = SAMPLE if side is None else (SAMPLE[0], side, side)
+    axes = {0: dim("N")} | ({1: dim("H"), 2: dim("W")} if side is None else {})
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
             module,
-            (torch.zeros(*SAMPLE, 3, dtype=torch.uint8),),
+            (torch.zeros(n, height, width, 3, dtype=torch.uint8),),
             dynamo=True,
             input_names=["x"],
             output_names=outputs,
-            dynamic_shapes={"x": {0: dim("N"), 1: dim("H"), 2: dim("W")}},
+            dynamic_shapes={"x": axes},
             opset_version=OPSET,
             verbose=False,
         )

@@ -3,8 +3,9 @@
 The paper took the network of Dong et al. (2016), trained on photographs. T is vector art here,
 so exact pairs cost nothing: every avatar is drawn at 64 px and at 512 px, and a small
 sub-pixel network (ESPCN, Shi et al. 2016) learns the one from the other. In use it is given
-what g draws, softer and noisier than a rasterised avatar: so most of its inputs are degraded,
-their targets never.
+what g draws, softer and noisier than a rasterised avatar: so most of its inputs are degraded
+(degradation.py), their targets never. It is told where in the picture a pixel lies (CoordConv, Liu
+et al. 2018): a dark dot in the middle of the face is a nose, on the cheek it is none.
 
 Pictures are float tensors in [-1, 1], [B, 3, H, W], unless said otherwise.
 """
@@ -13,17 +14,16 @@ import copy
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import onnx
 import torch
 import torch.nn.functional as F
-from onnx.tools.update_model_dims import update_inputs_outputs_dims
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training.degradation import Degradation, degrade
 from training.graphs import fused, write_graph
 from training.networks import frozen, placed, to_unit
 
@@ -34,23 +34,18 @@ SAVE_EVERY = 500
 
 @dataclass(frozen=True)
 class UpscalerConfig:
-    """How the upscaler is built and trained; amounts are in the unit of the range [-1, 1]."""
+    """How the upscaler is built and trained."""
 
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 12  # crops
-    crop: int = 40  # pixels of 64
+    crop: int = 48  # pixels of 64
     lr: float = 2e-3
     warmup: int = 100  # steps; after them a cosine to zero
-    width: int = 48
-    blocks: int = 7
+    width: int = 64
+    dilations: tuple[int, ...] = (1, 2, 1, 4, 1, 2, 1)  # of the blocks
     expand: int = 128  # channels before the 192 sub-pixels
     epsilon: float = 0.01  # of the Charbonnier loss: about one grey level
-    clean: float = 0.1  # share of inputs left as they were drawn
-    bend: float = 0.6  # pixels, standard deviation at most of shaking outlines
-    blur: float = 0.7  # at most this share of the picture blurred by 1 px
-    drift: float = 0.06  # standard deviation at most of a smooth change of colour
-    grain: float = 0.12  # the same of patches of blots, 2 px wide
-    noise: float = 0.04  # the same pixel by pixel
+    degradation: Degradation = field(default_factory=Degradation)  # of its inputs
     seed: int = 1
     bf16: bool = True  # autocast
 
@@ -58,9 +53,9 @@ class UpscalerConfig:
 class Block(nn.Module):
     """ReLU(x + convolution(x)), which onnxruntime does in one pass."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+        self.convolution = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.convolution(x))
@@ -80,67 +75,30 @@ class Upscaler(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(cast(Tensor, last.bias))
         self.body = nn.Sequential(
-            nn.Conv2d(3, width, 5, padding=2),
+            nn.Conv2d(3 + 2, width, 5, padding=2),  # colours and position
             nn.ReLU(),
-            *(Block(width) for _ in range(config.blocks)),
+            *(Block(width, dilation) for dilation in config.dilations),
             nn.Conv2d(width, expand, 3, padding=1),
             nn.ReLU(),
             last,
         )
 
-    def subpixels(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, 3, 64, H, W]: the 8 x 8 pixels that each pixel becomes."""
+    def subpixels(self, x: Tensor, where: Tensor) -> Tensor:
+        """[B, 3, H, W] at `positions` [B, 2, H, W] to [B, 3, 64, H, W]: the 8 x 8 pixels that
+        each pixel becomes."""
         n, _, height, width = x.shape
-        added: Tensor = self.body(x).view(n, 3, SCALE**2, height, width)
+        added: Tensor = self.body(torch.cat([x, where], 1)).view(n, 3, SCALE**2, height, width)
         return added + x.unsqueeze(2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, 3, 8 H, 8 W]; in [-1, 1] only about."""
-        return F.pixel_shuffle(self.subpixels(x).flatten(1, 2), SCALE)
+    def forward(self, x: Tensor, where: Tensor) -> Tensor:
+        """[B, 3, H, W] at `positions` [B, 2, H, W] to [B, 3, 8 H, 8 W]; in [-1, 1] only about."""
+        return F.pixel_shuffle(self.subpixels(x, where).flatten(1, 2), SCALE)
 
 
-def uniform(x: Tensor, most: float, random: torch.Generator) -> Tensor:
-    """A number of [0, most) for each picture of x: [B, 1, 1, 1]."""
-    return torch.rand(len(x), 1, 1, 1, generator=random) * most
-
-
-def smooth(x: Tensor, cell: int, channels: int, random: torch.Generator) -> Tensor:
-    """Noise of deviation 1 (less between its knots) that changes over about `cell` pixels:
-    [B, channels, H, W] for pictures x."""
-    n, _, height, width = x.shape
-    knots = torch.randn(n, channels, height // cell + 1, width // cell + 1, generator=random)
-    return F.interpolate(knots, (height, width), mode="bicubic")
-
-
-def bend(x: Tensor, most: float, random: torch.Generator) -> Tensor:
-    """Every picture of x pushed about by up to `most` pixels (deviation), a little everywhere."""
-    n, _, height, width = x.shape
-    still = torch.eye(2, 3).expand(n, 2, 3)
-    places = F.affine_grid(still, list(x.shape), align_corners=False)
-    pushed = smooth(x, 4, 2, random) * uniform(x, most, random)
-    pushed = pushed.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
-    return F.grid_sample(x, places + pushed, padding_mode="border", align_corners=False)
-
-
-def degrade(x: Tensor, config: UpscalerConfig, random: torch.Generator) -> Tensor:
-    """`x` as g might draw it: shaking and soft outlines, drifting colours, patches of blots,
-    noise. In [-1, 1] again."""
-    channels = x.shape[1]
-    row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a deviation of 1 px
-    kernel = torch.outer(row, row).expand(channels, 1, 5, 5)
-    bent = bend(x, config.bend, random)
-    blurred = F.conv2d(F.pad(bent, (2, 2, 2, 2), "replicate"), kernel, groups=channels)
-    # Most of a blot is the same in all colours: g goes wrong in lightness before hue.
-    blots = 0.7 * smooth(x, 2, 1, random) + 0.3 * smooth(x, 2, channels, random)
-    patches = smooth(x, 8, 1, random).clamp(min=0)
-    worse = (
-        torch.lerp(bent, blurred, uniform(x, config.blur, random))
-        + smooth(x, 8, channels, random) * uniform(x, config.drift, random)
-        + blots * patches * uniform(x, config.grain, random)
-        + torch.randn(x.shape, generator=random) * uniform(x, config.noise, random)
-    )
-    kept = uniform(x, 1.0, random) < config.clean
-    return torch.where(kept, x, worse).clamp(-1, 1)
+def positions() -> Tensor:
+    """Row and column of a picture's pixels, [2, 64, 64], in (-1, 1)."""
+    line = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
+    return torch.stack(torch.meshgrid(line, line, indexing="ij"))
 
 
 def upscaler_loss(y: Tensor, truth: Tensor, epsilon: float) -> Tensor:
@@ -156,22 +114,26 @@ def upscaler_loss(y: Tensor, truth: Tensor, epsilon: float) -> Tensor:
 
 def crops(
     small: Tensor, large: Tensor, config: UpscalerConfig, random: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of places in avatars of uint8 [n, 64, 64, 3] and [n, 512, 512, 3].
 
-    [B, 3, crop, crop] and [B, 3, 8 crop, 8 crop].
+    [B, 3, crop, crop], their `positions` [B, 2, crop, crop], and [B, 3, 8 crop, 8 crop].
     """
     side, free = config.crop, small.shape[1] - config.crop + 1
     index = torch.randint(len(small), (config.batch,), generator=random).tolist()
     corners = torch.randint(free, (config.batch, 2), generator=random).tolist()
-    parts = []
-    for pictures, scale in ((small, 1), (large, SCALE)):
-        cut = [
-            pictures[i, top * scale : (top + side) * scale, left * scale : (left + side) * scale]
-            for i, (top, left) in zip(index, corners, strict=True)
+
+    def cut(pictures: list[Tensor], scale: int) -> Tensor:
+        size = side * scale
+        parts = [
+            picture[:, top * scale : top * scale + size, left * scale : left * scale + size]
+            for picture, (top, left) in zip(pictures, corners, strict=True)
         ]
-        parts.append(to_unit(torch.stack(cut).permute(0, 3, 1, 2)))
-    return parts[0], parts[1]
+        return torch.stack(parts)
+
+    x = cut([small[i].permute(2, 0, 1) for i in index], 1)
+    truth = cut([large[i].permute(2, 0, 1) for i in index], SCALE)
+    return to_unit(x), cut([positions()] * config.batch, 1), to_unit(truth)
 
 
 class Training:
@@ -190,10 +152,10 @@ class Training:
         rate = min(1.0, (step + 1) / config.warmup)
         rate *= 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
         self.optimizer.param_groups[0]["lr"] = config.lr * rate
-        x, truth = crops(small, large, config, self.random)
-        x = degrade(x, config, self.random)
+        x, where, truth = crops(small, large, config, self.random)
+        x = degrade(x, where, config.degradation, self.random)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-            y = self.net(x)
+            y = self.net(x, where)
         loss = upscaler_loss(y.float(), truth, config.epsilon)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -260,15 +222,17 @@ class UpscaleGraph(nn.Module):
         super().__init__()
         self.net = copy.deepcopy(net)
         self.net.body = fused(net.body)
+        self.positions = nn.Buffer(positions())
         frozen(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """y, uint8 [N, 8 H, 8 W, 3], of x, uint8 [N, H, W, 3].
+        """y, uint8 [N, 512, 512, 3], of x, uint8 [N, 64, 64, 3].
 
         The pixels are put in their places last, as single bytes.
         """
         n, height, width, _ = x.shape
-        y = self.net.subpixels(x.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        where = self.positions.expand(n, -1, -1, -1)
+        y = self.net.subpixels(x.permute(0, 3, 1, 2).float() / 127.5 - 1, where)
         y = ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         y = y.view(n, 3, SCALE, SCALE, height, width).permute(0, 4, 2, 5, 3, 1)
         return y.reshape(n, SCALE * height, SCALE * width, 3)
@@ -276,17 +240,14 @@ class UpscaleGraph(nn.Module):
 
 @torch.no_grad()
 def upscale(net: Upscaler, pictures: Tensor) -> Tensor:
-    """uint8 [N, H, W, 3] to uint8 [N, 8 H, 8 W, 3]."""
+    """uint8 [N, 64, 64, 3] to uint8 [N, 512, 512, 3]."""
     graph = UpscaleGraph(net)
     return torch.cat([graph(chunk) for chunk in torch.split(pictures, 16)])
 
 
 def export_upscaler(net: Upscaler, path: Path) -> None:
     """Write the graph: x uint8 [N, 64, 64, 3] to y uint8 [N, 512, 512, 3], weights in float16."""
-    write_graph(UpscaleGraph(net), path, ["y"])
-    large = SIDE * SCALE  # g draws one size, and only that one was learned
-    shapes = {"x": ["N", SIDE, SIDE, 3]}, {"y": ["N", large, large, 3]}
-    onnx.save(update_inputs_outputs_dims(onnx.load(path), *shapes), path)
+    write_graph(UpscaleGraph(net), path, ["y"], SIDE)
 
 
 def area(pictures: Tensor, side: int) -> Tensor:

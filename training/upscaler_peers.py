@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from training.avatars import avatars
+from training.degradation import Degradation, degrade
 from training.errors import one_line_errors
 from training.figures import grid
 from training.graphs import check_parity
@@ -30,8 +31,8 @@ from training.upscaler import (
     Upscaler,
     UpscalerConfig,
     area,
-    degrade,
     export_upscaler,
+    positions,
     psnr,
     train_upscaler,
     upscale,
@@ -136,11 +137,12 @@ def bicubic(pictures: Tensor, side: int) -> Tensor:
     return torch.from_numpy(np.stack(enlarged))
 
 
-def degraded(pictures: Tensor, config: UpscalerConfig, seed: int = TEST_SEED) -> Tensor:
-    """Every one of uint8 [N, H, W, 3] as `degrade` spoils the inputs of training."""
-    always = dataclasses.replace(config, clean=0.0)
+def degraded(pictures: Tensor, how: Degradation, seed: int = TEST_SEED) -> Tensor:
+    """Every one of uint8 [N, 64, 64, 3] as `degrade` spoils the inputs of training."""
+    always = dataclasses.replace(how, clean=0.0)
     random = torch.Generator().manual_seed(seed)
-    worse = degrade(to_unit(pictures.permute(0, 3, 1, 2)), always, random)
+    x, where = to_unit(pictures.permute(0, 3, 1, 2)), positions().unsqueeze(0)
+    worse = degrade(x, where, always, random)
     return worse.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1)
 
 
@@ -153,7 +155,7 @@ def versions(net: Upscaler, peer: Published | None, small: Tensor) -> dict[str, 
 
 
 def compared(
-    net: Upscaler, peer: Published | None, small: Tensor, large: Tensor, config: UpscalerConfig
+    net: Upscaler, peer: Published | None, small: Tensor, large: Tensor, how: Degradation
 ) -> dict[str, dict[str, float]]:
     """PSNR in dB at 256 px of each method, for the pictures as drawn and for degraded ones.
 
@@ -166,7 +168,7 @@ def compared(
             name: round(psnr(picture, truth), 2)
             for name, picture in versions(net, peer, inputs).items()
         }
-        for kind, inputs in (("clean", small), ("degraded", degraded(small, config)))
+        for kind, inputs in (("clean", small), ("degraded", degraded(small, how)))
     }
 
 
@@ -224,7 +226,7 @@ def upscaler(artwork: Path, out: Path, steps: int, networks: Path | None) -> Non
     metrics = {
         "steps": steps,
         "avatars": {"train": TRAIN_AVATARS, "test": TEST_AVATARS},
-        "psnr_256": compared(net, peer, small, large, config),
+        "psnr_256": compared(net, peer, small, large, config.degradation),
         "psnr_512": {
             "bicubic": round(psnr(bicubic(small, 512), large), 2),
             "ours": round(psnr(upscale(net, small), large), 2),
@@ -234,7 +236,7 @@ def upscaler(artwork: Path, out: Path, steps: int, networks: Path | None) -> Non
         "bytes": path.stat().st_size,
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    for kind, inputs in (("", small), ("-degraded", degraded(small, config))):
+    for kind, inputs in (("", small), ("-degraded", degraded(small, config.degradation))):
         shown = versions(net, peer, inputs[:SHOWN])
         sheet = figure7([*shown.values(), area(large[:SHOWN], DELIVERED)])
         sheet.save(out / f"figure7{kind}.png")

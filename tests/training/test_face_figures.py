@@ -105,7 +105,7 @@ def test_the_basis_leaves_out_what_f_removes(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_figure_7_enlarges_by_every_method_there_is(tmp_path: Path) -> None:
-    net = Upscaler(UpscalerConfig(width=8, blocks=1, expand=16))  # untrained: nearest
+    net = Upscaler(UpscalerConfig(width=8, dilations=(1,), expand=16))  # untrained: nearest
     export_upscaler(net.eval(), tmp_path / "upscale.onnx")
     small = torch.randint(0, 256, (2, 64, 64, 3)).byte()
     columns = upscaled(small, tmp_path, upscale_by(tmp_path / "upscale.onnx"))

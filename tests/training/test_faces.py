@@ -218,7 +218,7 @@ def test_a_run_is_measured_by_one_command(
 @pytest.fixture(scope="module")
 def upscaler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("upscaler") / "upscale.onnx"
-    export_upscaler(Upscaler(UpscalerConfig(width=8, blocks=1, expand=16)).eval(), path)
+    export_upscaler(Upscaler(UpscalerConfig(width=8, dilations=(1,), expand=16)).eval(), path)
     return path
 
 
@@ -280,7 +280,10 @@ def test_the_export_runs_without_torch(
     assert np.abs(alone.astype(int) - expected.numpy()).max() <= 2
     again = session.run(None, {"x": photographs[:1]})[1]
     assert again[0] == pytest.approx(distances[0].item(), rel=0.02)
-    assert "Domain Transfer Network" in (folder / "CARD.md").read_text()
+    card = (folder / "CARD.md").read_text()
+    assert "Domain Transfer Network" in card
+    assert ("joined with the colours" in card) is (trained.config.appearance > 0)
+    assert ("reading of spectacles" in card) is trained.config.glasses
 
 
 @pytest.mark.parametrize(

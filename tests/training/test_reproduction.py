@@ -34,6 +34,8 @@ def test_a_readme_is_changed_between_its_marks_alone() -> None:
 def test_every_figure_comes_with_what_it_is_worth(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write(runs, record("digits_paper", 0, 0.8765), record("digits_paper", 2, 0.8865))
+    (runs / "upscaler").mkdir()  # no run of a DTN
+    (runs / "upscaler" / "metrics.json").write_text('{"steps": 4000, "psnr_256": {}}')
     text, figures = write_report(runs, tmp_path / "none", tmp_path / "R.md")
     row = next(line for line in text.read_text().splitlines() if line.startswith("| DTN |"))
     assert row == (

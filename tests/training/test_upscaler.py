@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training import upscaler_peers
+from training.degradation import Degradation
 from training.networks import to_unit
 from training.upscaler import (
     Training,
@@ -23,8 +24,8 @@ from training.upscaler import (
     UpscalerConfig,
     area,
     crops,
-    degrade,
     export_upscaler,
+    positions,
     psnr,
     train_upscaler,
     upscale,
@@ -42,7 +43,7 @@ from training.upscaler_peers import (
     published,
 )
 
-TINY = UpscalerConfig(steps=6, batch=4, crop=16, width=8, blocks=1, expand=16, warmup=2)
+TINY = UpscalerConfig(steps=6, batch=4, crop=16, width=8, dilations=(1, 2), expand=16, warmup=2)
 
 
 def discs(n: int) -> tuple[Tensor, Tensor]:
@@ -79,15 +80,16 @@ def nearest(pictures: Tensor) -> Tensor:
 
 
 def test_before_training_it_is_the_nearest_enlargement() -> None:
-    x = torch.rand(2, 3, 10, 12) * 2 - 1
-    y = Upscaler(TINY)(x)
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    y = Upscaler(TINY)(x, positions().expand(2, -1, -1, -1))
     assert torch.equal(y.permute(0, 2, 3, 1), nearest(x.permute(0, 2, 3, 1)))
 
 
 def test_the_graph_s_pixels_lie_where_the_network_s_do(lively: Upscaler) -> None:
     x = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        y = lively(to_unit(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        where = positions().expand(2, -1, -1, -1)
+        y = lively(to_unit(x.permute(0, 3, 1, 2)), where).permute(0, 2, 3, 1)
     expected = ((y + 1) * 127.5).round().clamp(0, 255)
     assert (upscale(lively, x).float() - expected).abs().max() <= 1
     assert (expected - nearest(x)).abs().mean() > 5  # the network itself would prove nothing
@@ -125,47 +127,24 @@ def test_exporting_leaves_the_network_alone(lively: Upscaler) -> None:
 
 
 def test_crops_of_both_sizes_show_the_same_place(pairs: tuple[Tensor, Tensor]) -> None:
-    x, truth = crops(*pairs, TINY, torch.Generator().manual_seed(3))
+    x, where, truth = crops(*pairs, TINY, torch.Generator().manual_seed(3))
     assert x.shape == (4, 3, 16, 16)
+    assert where.shape == (4, 2, 16, 16)
     assert truth.shape == (4, 3, 128, 128)
     shrunk = torch.nn.functional.avg_pool2d(truth, 8)
     assert (x - shrunk).abs().max() < 1 / 127  # rounding to bytes
     assert x.std() > 0.1
+    rows, columns = (((where + 1) * 32 - 0.5).round().long()).unbind(1)
+    small = torch.stack([to_unit(p.permute(2, 0, 1)) for p in pairs[0]])
+    for crop, row, column in zip(x, rows, columns, strict=True):
+        assert any(torch.equal(crop, picture[:, row, column]) for picture in small)
 
 
-NOTHING = dataclasses.replace(TINY, clean=0, bend=0, blur=0, drift=0, grain=0, noise=0)
-
-
-def test_clean_inputs_are_left_alone_and_others_are_not() -> None:
-    x = torch.rand(200, 3, 16, 16) * 2 - 1
-    half = dataclasses.replace(TINY, clean=0.5)
-    y = degrade(x, half, torch.Generator().manual_seed(0))
-    kept = (x == y).flatten(1).all(1).float().mean()
-    assert kept == pytest.approx(0.5, abs=0.1)
-    assert y.abs().max() <= 1
-    assert 0.02 < (x - y).abs().mean() < 0.5
-
-
-def test_each_way_of_degrading_by_itself() -> None:
-    edge = torch.full((50, 3, 16, 16), -0.5)
-    edge[..., 8:] = 0.5
-    random = torch.Generator().manual_seed(0)
-
-    def changed(**only: float) -> Tensor:
-        return degrade(edge, dataclasses.replace(NOTHING, **only), random) - edge
-
-    assert changed().abs().max() < 1e-5
-    # 5/16 of the kernel lies beyond the edge, and half of `blur` is used on the average.
-    assert changed(blur=1.0)[..., 7].mean() == pytest.approx(0.5 * 5 / 16, abs=0.05)
-    assert changed(noise=0.1).std() == pytest.approx(0.1 / 3**0.5, rel=0.2)
-    bent = changed(bend=0.6)
-    assert bent[..., 7:9].std() > 0.05
-    assert bent[..., :4].abs().max() < 1e-5  # flat colour has nothing to be pushed
-    drift, grain = changed(drift=0.1), changed(grain=0.1)
-    for difference, low, high in ((drift, 0.02, 0.08), (grain, 0.01, 0.06)):
-        assert low < difference.std() < high
-    steps = [(x[..., 1:] - x[..., :-1]).std() / x.std() for x in (drift, grain)]
-    assert steps[0] < 0.3 < steps[1]  # one changes slowly, the other from blot to blot
+def test_what_is_drawn_depends_on_the_position(lively: Upscaler) -> None:
+    x = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
+    y = upscale(lively, x)
+    assert (y[:, 100:108, 100:108] != y[:, 400:408, 100:108]).any()
+    assert (y[:, 100:108, 100:108] != y[:, 100:108, 400:408]).any()
 
 
 def test_the_loss_by_hand() -> None:
@@ -191,13 +170,13 @@ def test_area_is_the_mean_of_squares() -> None:
 
 def test_it_learns(pairs: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    config = dataclasses.replace(TINY, steps=150, lr=5e-3, clean=1.0)
+    config = dataclasses.replace(TINY, steps=300, lr=2e-3, degradation=Degradation(clean=1))
     net = train_upscaler(*pairs, tmp_path, config)
     small, large = pairs
     assert psnr(upscale(net, small), large) > psnr(nearest(small), large) + 1
     assert not any(weight.requires_grad for weight in net.parameters())
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [50, 100, 150]
+    assert [line["step"] for line in lines] == list(range(50, 301, 50))
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
@@ -279,13 +258,13 @@ def test_every_method_is_compared_on_clean_and_degraded_inputs(
     lively: Upscaler, pairs: tuple[Tensor, Tensor]
 ) -> None:
     small, large = pairs[0][:2], pairs[1][:2]
-    figures = compared(lively, None, small, large, TINY)
+    figures = compared(lively, None, small, large, Degradation())
     assert set(figures) == {"clean", "degraded"}
     truth = area(large, 256)
     assert figures["clean"]["bicubic"] == round(psnr(bicubic(small, 256), truth), 2)
     assert figures["clean"]["ours"] == round(psnr(area(upscale(lively, small), 256), truth), 2)
     assert figures["degraded"]["bicubic"] < figures["clean"]["bicubic"]
-    assert torch.equal(degraded(small, TINY), degraded(small, TINY))
+    assert torch.equal(degraded(small, Degradation()), degraded(small, Degradation()))
 
 
 def test_figure_7_has_a_row_for_each_subject() -> None:
