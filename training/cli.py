@@ -18,7 +18,7 @@ from training.example import write_example
 from training.export import export as export_run
 from training.face_export import export_faces
 from training.faces import load_faces, train_faces
-from training.options import data_option, device_option, on_device
+from training.options import data_option, device_option, on_device, upscaler_option
 from training.packages import PACKAGES, obtain
 from training.parallel import first_alone, rank, ranks, together
 from training.rows import DANN
@@ -159,13 +159,7 @@ def train_digits(run: Run, data: Path, shelf: Path | None, adapt: bool) -> dict[
     is_flag=True,
     help="People of LFW who were held out: never to be published, so drawn into RUN alone.",
 )
-@click.option(
-    "--upscaler",
-    type=click.Path(path_type=Path),
-    default=Path("models/emoji/upscale.onnx"),
-    show_default=True,
-    help="upscale.onnx of `dtn upscaler`, which enlarges the emoji.",
-)
+@upscaler_option
 @device_option
 @one_line_errors
 def figures(

@@ -23,10 +23,10 @@ class Degradation:
     clean: float = 0.1  # share of pictures left as they were drawn
     bend: float = 0.6  # pixels, standard deviation at most of shaking outlines
     blur: float = 0.7  # at most this share of the picture blurred by 1 px
-    drift: float = 0.1  # standard deviation at most of a smooth change of colour
-    grain: float = 0.2  # the same of patches of blots, 2 px wide
+    drift: float = 0.06  # standard deviation at most of a smooth change of colour
+    grain: float = 0.12  # the same of patches of blots, 2 px wide
     noise: float = 0.04  # the same pixel by pixel
-    scratches: int = 24  # at most, of specks and stray strokes
+    scratches: int = 12  # at most, of specks and stray strokes
 
 
 def uniform(x: Tensor, most: float, random: torch.Generator) -> Tensor:

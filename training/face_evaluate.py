@@ -19,10 +19,14 @@ from training.faces import TrainedFaces, faces_config
 from training.networks import frozen, to_unit
 from training.recognisers import Recogniser, faceres, faceres_man, mobile_face_net
 from training.run import Run
+from training.upscaler import Upscale, area
+from training.upscaler_peers import DELIVERED
 
 BATCH = 64
 PROBE_AVATARS = 3000  # that teach the probes of glasses and beards
 CLASSIFIER_STEPS = 600
+# Probes of Table 4 whose ranks are among the metrics, and what these are called.
+MEASURED = {"emoji (DTN)": "", "emoji at 256 px": "_at_256"}
 
 
 def drawn(g: nn.Module, fx: Tensor) -> Tensor:
@@ -166,9 +170,10 @@ def likeness_by_group(
     )
 
 
-def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any]:
+def evaluate_faces(run: Run, trained: TrainedFaces, data: Path, upscale: Upscale) -> dict[str, Any]:
     """Measure `trained` on held-out people; table4.json, eq8.json, likeness.json, metrics.json.
 
+    Table 4 is of G(x), and of G(x) as it is delivered by default, too: enlarged by `upscale`.
     Raises FileNotFoundError where the faces or the judges' networks are missing.
     """
     config = faces_config(run, to_emoji=True)
@@ -195,6 +200,7 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
         cache,
         {
             "emoji (DTN)": lambda x: emoji(trained, x)[0],
+            "emoji at 256 px": lambda x: area(upscale(emoji(trained, x)[0]), DELIVERED),
             "photo": table4.photo,
             "photo at 64 px": table4.small_photo,
             "nearest avatar (f)": table4.nearest_avatar(avatars, nearest),
@@ -236,9 +242,9 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path) -> dict[str, Any
         return {"value": round(value, 5), "split": split, "n": n}
 
     metrics = {
-        f"{short}_{row.judge}": figure(getattr(row, field), row.n)
+        f"{short}{MEASURED[row.probe]}_{row.judge}": figure(getattr(row, field), row.n)
         for row in table.rows
-        if row.probe == "emoji (DTN)"
+        if row.probe in MEASURED
         for short, field in (("median_rank", "median"), ("median_rank_share", "median_share"))
     }
     metrics |= {

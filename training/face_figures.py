@@ -4,11 +4,10 @@ Pictures are uint8 [N, H, W, 3]. Whoever is shown in public agreed to it or does
 photographs of others are drawn into the folder of the run alone (`dtn figures --private`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -22,7 +21,7 @@ from training.figures import grid
 from training.resnet29 import FEATURES
 from training.run import Run
 from training.table4 import enlarge
-from training.upscaler import area
+from training.upscaler import Upscale, area, upscale_by
 from training.upscaler_peers import DELIVERED, NAME, bicubic, figure7, published
 from training.upscaler_peers import enlarge as enlarge_published
 
@@ -35,8 +34,6 @@ PAIRS, LARGE_PAIRS = 48, 8  # of Figures 2b and 4
 UNSEEN, UNSEEN_SEED = 48, 2  # avatars of Figure 9b, none of them in s
 PEOPLE, PHOTOS = 60, 8  # of Figure 6 at most, and photographs of each
 LENGTH = FEATURES**0.5  # of the vectors of Figure 8: that of f(x)'s identity part on average
-
-Upscale = Callable[[Tensor], Tensor]  # uint8 [N, 64, 64, 3] to [N, 512, 512, 3]
 
 
 def rows(parts: Sequence[Tensor], columns: int, side: int) -> Image.Image:
@@ -102,19 +99,6 @@ def basis(trained: TrainedFaces, length: float) -> Tensor:
     rest = axes.new_zeros(FEATURES, trained.f.width - FEATURES)
     points = torch.split(torch.cat([axes, rest], 1), 64)
     return torch.cat([drawn(trained.g, fx) for fx in points])
-
-
-def upscale_by(path: Path) -> Upscale:
-    """The graph that `dtn upscaler` wrote. Raises FileNotFoundError."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: run `dtn upscaler` or name another --upscaler")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def upscale(pictures: Tensor) -> Tensor:
-        parts = [session.run(["y"], {"x": x.numpy()})[0] for x in torch.split(pictures, 8)]
-        return torch.from_numpy(np.concatenate(parts))
-
-    return upscale
 
 
 def upscaled(small: Tensor, networks: Path, upscale: Upscale) -> dict[str, Tensor]:

@@ -15,6 +15,13 @@ data_option = click.option(
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
+upscaler_option = click.option(
+    "--upscaler",
+    type=click.Path(path_type=Path),
+    default=Path("models/emoji/upscale.onnx"),
+    show_default=True,
+    help="upscale.onnx of `dtn upscaler`, which enlarges the emoji.",
+)
 
 
 def on_device(name: str) -> str:

@@ -9,10 +9,11 @@ from training.errors import one_line_errors
 from training.evaluate import TABLES, finished, show
 from training.face_evaluate import evaluate_faces
 from training.faces import load_faces
-from training.options import data_option, device_option, on_device
+from training.options import data_option, device_option, on_device, upscaler_option
 from training.reproduce import reproduce as train_missing
 from training.reproduction import write_report
 from training.run import open_run
+from training.upscaler import upscale_by
 
 runs_option = click.option(
     "--runs",
@@ -74,9 +75,18 @@ def reproduce(
     show_default=True,
     help="Of the report.",
 )
+@upscaler_option
 @data_option
 @one_line_errors
-def evaluate(table: str, runs: Path, run: str, protocol: str | None, out: Path, data: Path) -> None:
+def evaluate(
+    table: str,
+    runs: Path,
+    run: str,
+    protocol: str | None,
+    out: Path,
+    upscaler: Path,
+    data: Path,
+) -> None:
     """Print TABLE of the paper beside the figures of the finished runs.
 
     table4 measures a run of faces first: Table 4, Eq. 8, likeness, validity. report writes
@@ -88,7 +98,7 @@ def evaluate(table: str, runs: Path, run: str, protocol: str | None, out: Path, 
             click.echo(path)
     elif table == "table4":
         opened = open_run(runs / run, "cpu")
-        evaluate_faces(opened, load_faces(opened, data), data)
+        evaluate_faces(opened, load_faces(opened, data), data, upscale_by(upscaler))
         click.echo(table4.show(opened.folder / "table4.json"))
         click.echo(likeness.show(opened.folder / "likeness.json"))
     elif records := finished(runs):

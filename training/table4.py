@@ -26,7 +26,7 @@ from training.recognisers import SIDE, Recogniser
 EMOJI = 64  # side of G's pictures
 DEFINITION = (
     "median and mean rank of x' by cosine among s' and the x' of all people; ties count half; "
-    "emoji enlarged bicubically to 152 px"
+    "emoji brought bicubically to 152 px"
 )
 # Pictures uint8 [N, 152, 152, 3] to emoji uint8 [N, H, W, 3].
 Transfer = Callable[[Tensor], Tensor]

@@ -14,10 +14,13 @@ import copy
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +31,7 @@ from training.graphs import fused, write_graph
 from training.networks import frozen, placed, to_unit
 
 SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become
+Upscale = Callable[[Tensor], Tensor]  # uint8 [N, 64, 64, 3] to uint8 [N, 512, 512, 3]
 LOG_EVERY = 50  # steps
 SAVE_EVERY = 500
 
@@ -248,6 +252,19 @@ def upscale(net: Upscaler, pictures: Tensor) -> Tensor:
 def export_upscaler(net: Upscaler, path: Path) -> None:
     """Write the graph: x uint8 [N, 64, 64, 3] to y uint8 [N, 512, 512, 3], weights in float16."""
     write_graph(UpscaleGraph(net), path, ["y"], SIDE)
+
+
+def upscale_by(path: Path) -> Upscale:
+    """The graph that `dtn upscaler` wrote. Raises FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `dtn upscaler` or name another --upscaler")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def upscale(pictures: Tensor) -> Tensor:
+        parts = [session.run(["y"], {"x": x.numpy()})[0] for x in torch.split(pictures, 8)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    return upscale
 
 
 def area(pictures: Tensor, side: int) -> Tensor:

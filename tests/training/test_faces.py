@@ -190,7 +190,12 @@ def judge(tmp_path: Path) -> Recogniser:
 
 
 def test_a_run_is_measured_by_one_command(
-    trained: TrainedFaces, run: Run, data: Path, judge: Recogniser, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedFaces,
+    run: Run,
+    data: Path,
+    judge: Recogniser,
+    upscaler: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def traits(files: list[str]) -> dict[str, torch.Tensor]:
         return {kind: torch.arange(len(files)) % 2 == 0 for kind in KINDS}
@@ -201,12 +206,15 @@ def test_a_run_is_measured_by_one_command(
     monkeypatch.setattr(f"{here}.faceres_man", lambda _: lambda x: x.mean((1, 2, 3))[:, None] + 0.5)
     monkeypatch.setattr(f"{here}.likeness.read_traits", traits)
     arguments = ["table4", "--runs", str(run.folder.parent), "--run", run.folder.name]
-    result = CliRunner().invoke(evaluate, [*arguments, "--data", str(data)])
+    arguments += ["--data", str(data), "--upscaler", str(upscaler)]
+    result = CliRunner().invoke(evaluate, arguments)
     assert result.exit_code == 0, result.output
     assert "emoji (DTN)" in result.output
+    assert "emoji at 256 px" in result.output
     measured = json.loads((run.folder / "metrics.json").read_text())
     assert 0 <= measured["metrics"]["gs_gt_auc"]["value"] <= 1
-    assert {"median_rank_MobileFaceNet", "detected_gs"} <= set(measured["metrics"])
+    of_both = {"median_rank_MobileFaceNet", "median_rank_share_at_256_MobileFaceNet"}
+    assert of_both | {"detected_gs"} <= set(measured["metrics"])
     everyone, *others = measured["groups"].items()
     assert (everyone[0], everyone[1]["n"]) == ("everyone", 2)  # held out are Person_2 and _7
     fifths = [group["n"] for name, group in others if name.startswith("skin")]
@@ -282,8 +290,7 @@ def test_the_export_runs_without_torch(
     assert again[0] == pytest.approx(distances[0].item(), rel=0.02)
     card = (folder / "CARD.md").read_text()
     assert "Domain Transfer Network" in card
-    assert ("joined with the colours" in card) is (trained.config.appearance > 0)
-    assert ("reading of spectacles" in card) is trained.config.glasses
+    assert "joined with the colours of hair and skin. It stays frozen" in card
 
 
 @pytest.mark.parametrize(
@@ -340,6 +347,7 @@ def test_f_may_read_spectacles_which_is_part_of_the_graphs(
         "training.face_export.write_detector", lambda _, path: path.write_bytes(b"a detector")
     )
     export_faces(run, trained, runs / "seeing model", data)  # checks that graphs are as PyTorch
+    assert "reading of spectacles" in (runs / "seeing model" / "CARD.md").read_text()
 
 
 def test_jittered_copies_stand_beside_s(
