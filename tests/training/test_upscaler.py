@@ -81,14 +81,14 @@ def nearest(pictures: Tensor) -> Tensor:
 
 def test_before_training_it_is_the_nearest_enlargement() -> None:
     x = torch.rand(2, 3, 64, 64) * 2 - 1
-    y = Upscaler(TINY)(x, positions().expand(2, -1, -1, -1))
+    y = Upscaler(TINY)(x, positions().unsqueeze(0))
     assert torch.equal(y.permute(0, 2, 3, 1), nearest(x.permute(0, 2, 3, 1)))
 
 
 def test_the_graph_s_pixels_lie_where_the_network_s_do(lively: Upscaler) -> None:
     x = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        where = positions().expand(2, -1, -1, -1)
+        where = positions().unsqueeze(0)
         y = lively(to_unit(x.permute(0, 3, 1, 2)), where).permute(0, 2, 3, 1)
     expected = ((y + 1) * 127.5).round().clamp(0, 255)
     assert (upscale(lively, x).float() - expected).abs().max() <= 1
