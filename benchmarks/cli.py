@@ -1,73 +1,34 @@
 """dtn bench: race our service against others, watch servers when things go wrong."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
 from benchmarks.bulk import BulkBenchError
 from benchmarks.bulk import bench as run_bulk
+from benchmarks.device_commands import COMMANDS
+from benchmarks.options import Names, Numbers, command_line, out_option, stoppable, tell
 from benchmarks.replicas import ClusterError
 from benchmarks.scaling import PARTS
 from benchmarks.scaling import bench as run_scaling
 from benchmarks.scaling_report import report as scaling_report
 from benchmarks.scaling_report import with_figures
 from benchmarks.serving.asking import Doses
-from benchmarks.serving.device import ROOT
 from benchmarks.serving.probes import PROBES, probe_all
-from benchmarks.serving.process import NotServingError
 from benchmarks.serving.race import race as run_race
 from benchmarks.serving.results import probe_report, report
 from benchmarks.serving.servers import BARE_LOOP, PEERS, SERVERS, ModelName, Server
 from benchmarks.serving.wrk import WrkError, find_wrk
 from service.cli import Fault
-from service.manifest import ModelError
 
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Comma-separated names out of those there are, or `all`."""
-
-    name = "names"
-
-    def __init__(self, known: Iterable[str]) -> None:
-        self.known = tuple(known)
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        names = self.known if value == "all" else tuple(str(value).split(","))
-        for name in names:
-            if name not in self.known:
-                self.fail(f"{name!r} is none of {', '.join(self.known)}", param, ctx)
-        return names
-
-
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """Comma-separated positive integers."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        try:
-            numbers = tuple(int(number) for number in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if not numbers or min(numbers) < 1:
-            self.fail(f"{value!r} are no positive numbers", param, ctx)
-        return numbers
 
 
 SERVERS_OPTION = click.option(
@@ -76,17 +37,6 @@ SERVERS_OPTION = click.option(
     show_default=True,
     help=f"Comma-separated: {', '.join(SERVERS)}. `all` goes without those not installed.",
 )
-
-
-def out_option(folder: str) -> Callable[[Any], Any]:
-    """--out, by default `folder` of this repository."""
-    return click.option(
-        "--out",
-        type=click.Path(path_type=Path, file_okay=False, exists=True),
-        default=ROOT / folder,
-        show_default=folder,
-        help="Folder to write the results to.",
-    )
 
 
 @click.group(invoke_without_command=True)
@@ -267,115 +217,6 @@ def install_one(peer: Server) -> None:
     peer.stamp.touch()
 
 
-@bench.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--presets",
-    type=Names(("digits_paper", "digits", "emoji")),
-    default="digits_paper",
-    show_default=True,
-    help="Comma-separated: digits_paper, digits, emoji.",
-)
-@click.option("--batch", type=click.IntRange(2), help="By default the preset's own.")
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="A round.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@out_option("benchmarks/training")
-def training(
-    data: Path,
-    device: str,
-    presets: Sequence[str],
-    batch: int | None,
-    steps: int,
-    rounds: int,
-    out: Path,
-) -> None:
-    """Steps a second of training, against a plain loop of the digits', and how far the floor is."""
-    from benchmarks.training import speed  # noqa: PLC0415 -- torch, for this one alone
-    from training.options import on_device  # noqa: PLC0415
-
-    try:
-        on_device(device)
-        speeds = [speed.measure(data, device, batch, steps, rounds, name) for name in presets]
-        text = speed.report(speeds, command_line())
-    except (FileNotFoundError, ValueError) as error:
-        raise Fault(str(error)) from error
-    (out / ("RESULTS.md" if device == "cpu" else "CUDA.md")).write_text(text)
-    click.echo(text)
-
-
-@bench.command()
-@click.option(
-    "--models",
-    "folders",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    multiple=True,
-    default=(ROOT / "models/digits", ROOT / "models/emoji"),
-    help="A model folder; give it several times. By default the shipped models.",
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@click.option("--batches", type=Numbers(), default="1,2,4,8,16,32,64,128,256", show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=1.0, show_default=True)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of digits/ and faces/ for real pictures; without it, house numbers drawn by us.",
-)
-@click.option("--pictures", type=click.IntRange(1), default=2000, show_default=True)
-@out_option("benchmarks/gpu")
-def gpu(
-    folders: Sequence[Path],
-    device: str,
-    batches: Sequence[int],
-    seconds: float,
-    data: Path | None,
-    pictures: int,
-    out: Path,
-) -> None:
-    """The shipped graphs on a GPU by every way that onnxruntime and PyTorch have, parity with the
-    CPU, and how far the floor is. Prints it and writes RESULTS.md."""
-    from benchmarks.gpu import speed  # noqa: PLC0415 -- torch, as above
-    from benchmarks.gpu.ways import WAYS  # noqa: PLC0415
-
-    try:
-        if device == "cuda":
-            speed.require_cuda()
-        found = []
-        for folder in folders:
-            tell(f"measuring {folder}")
-            found.append(speed.measure(folder, device, batches, WAYS, seconds, data, pictures))
-        text = speed.report(found, speed.device_of(device), command_line())
-    except (ModelError, FileNotFoundError, ValueError) as error:
-        raise Fault(str(error)) from error
-    (out / "RESULTS.md").write_text(text)
-    click.echo(text)
-
-
-@bench.command()
-@click.option(
-    "--model",
-    "folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=ROOT / "models/emoji",
-    help="A model folder among others; by default the shipped emoji.",
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@click.option("--connections", type=Numbers(), default="1,8,32,64", show_default=True)
-@click.option("--pictures", type=click.IntRange(1), default=16, show_default=True)
-@click.option("--seconds", type=click.IntRange(1), default=3, show_default=True)
-def served(
-    folder: Path, device: str, connections: Sequence[int], pictures: int, seconds: int
-) -> None:
-    """The service over HTTP with tensors for pictures, beside its session alone. Prints a table."""
-    from benchmarks.gpu import served as over_http  # noqa: PLC0415 -- torch, as above
-
-    try:
-        alone, laps = over_http.bench(folder, device, connections, pictures, seconds)
-    except (ModelError, NotServingError, WrkError) as error:
-        raise Fault(str(error)) from error
-    click.echo(over_http.report(folder, alone, laps, len(os.sched_getaffinity(0))))
-
-
 def choose(names: str) -> list[Server]:
     """The servers asked for. Raises Fault where one asked for by name is not installed."""
     if names == "all":
@@ -390,20 +231,5 @@ def choose(names: str) -> list[Server]:
     return chosen
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C would, so that no server outlives the benchmark."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def tell(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def command_line() -> str:
-    """What was typed, without the program's path."""
-    return " ".join(["dtn", *sys.argv[1:]])
+for command in COMMANDS:
+    bench.add_command(command)
