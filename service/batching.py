@@ -1,17 +1,19 @@
 """Where the pictures of all requests meet: one queue for each model, runs as large as they pay.
 
 No timer: a run begins as soon as the device is free, with what has come meanwhile. So a lone
-picture never waits, and the more load there is, the larger are the runs.
+picture never waits, and the more load there is, the larger are the runs. Where several run side by
+side, none takes more than its share: who waits for a long run cannot keep the others busy.
 """
 
 import asyncio
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -56,9 +58,14 @@ class Batcher:
         self.depth = 0  # pictures waiting
         self.taken = 0  # places: requests between admission and answer
         self.running = 0
+        self.drawing = 0  # pictures in runs
         self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
         self.scheduled = False
-        self.pool = ThreadPoolExecutor(model.lanes(parallel), f"run-{model.manifest.name}")
+        self.pool = ThreadPoolExecutor(
+            model.lanes(parallel),
+            f"run-{model.manifest.name}",
+            initializer=computes if model.device == "cpu" else None,
+        )
 
     @property
     def places(self) -> int:
@@ -129,14 +136,17 @@ class Batcher:
             batch = self.cut(kind)
             if batch:
                 self.running += 1
+                self.drawing += len(batch)
                 self.pool.submit(self.draw, loop, batch, kind[1])
 
     def cut(self, kind: Kind) -> list[Waiting]:
         """The next run of pictures of one kind; those given up meanwhile are left out."""
         queue = self.queues[kind]
+        share = math.ceil((self.depth + self.drawing) / self.parallel)
+        most = min(share, self.model.most)
         now = time.monotonic()
         batch: list[Waiting] = []
-        while queue and len(batch) < self.model.most:
+        while queue and len(batch) < most:
             waiting = queue.popleft()
             self.depth -= 1
             if waiting.answer.done():
@@ -187,6 +197,7 @@ class Batcher:
     ) -> None:
         """Hand out the results of a run, and begin the next."""
         self.running -= 1
+        self.drawing -= len(batch)
         self.metrics.run.observe(seconds)
         self.metrics.batch(self.model.reference, len(batch))
         mine = seconds / len(batch) / self.parallel
@@ -209,6 +220,14 @@ class Batcher:
         self.queues.clear()
         self.depth = 0
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def computes() -> None:
+    """Tell the system, if it is Linux, that this thread computes for long: where all cores are
+    busy, threads that read and answer requests go first."""
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # a sandbox that does not let it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def late() -> Problem:

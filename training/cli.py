@@ -69,6 +69,11 @@ def data(data: Path, files: tuple[str, ...], packages: bool, example: Path | Non
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/PRESET.")
 @click.option("--seed", type=int)
 @click.option("--steps", type=click.IntRange(1), help="Steps of g and D.")
+@click.option(
+    "--finish",
+    type=click.IntRange(0),
+    help="How many of them, at the end, have f see G(s) enlarged (emoji).",
+)
 @click.option("--batch", type=click.IntRange(2), help="Pictures of s in a step, and of t.")
 @click.option("--lr", type=float, help="Learning rate of g and D.")
 @click.option("--alpha", type=float, help="Weight of L_CONST.")
@@ -87,6 +92,13 @@ def data(data: Path, files: tuple[str, ...], packages: bool, example: Path | Non
     help="Folder of classifiers that runs of digits have in common: taken from, added to.",
 )
 @click.option(
+    "--upscaler",
+    type=click.Path(path_type=Path),
+    default=Path("runs/upscaler/upscaler.pt"),
+    show_default=True,
+    help="What `dtn upscaler` left, for --finish.",
+)
+@click.option(
     "--adapt", is_flag=True, help="Teach a classifier on G(s), too, and measure it on t (Table 2)."
 )
 @device_option
@@ -98,6 +110,7 @@ def train(
     tensorboard: bool,
     shelf: Path | None,
     adapt: bool,
+    upscaler: Path,
     device: str,
     **changes: Any,
 ) -> None:
@@ -112,7 +125,7 @@ def train(
             raise ValueError("only runs of digits train on several devices together")
         run = Run(out or Path("runs") / name, name, config, own_device, tensorboard)
         if isinstance(config, FacesConfig):
-            train_faces(run, data)
+            train_faces(run, data, upscaler)
             return
         if name == DANN.preset:
             metrics = train_dann(run, data)

@@ -35,6 +35,7 @@ from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
 SAVE_EVERY = 500
+FINISH_LR = 0.5  # of lr, where the cosine of the last `finish` steps begins
 
 
 class Features(Protocol):
@@ -69,6 +70,7 @@ class Kind(NamedTuple):
 
     tid_alone: bool  # g learns L_TID alone
     penalised: bool  # D pays R1
+    finishing: bool  # f sees G(s) enlarged
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -103,11 +105,13 @@ class DTN:
         blank: float = -1.0,
         second: SecondGAN | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
+        enlarge: Callable[[Tensor], Tensor] | None = None,
         captured: bool = True,
     ) -> None:
         if config.const_logits and head is None:
             raise ValueError("const_logits wants an f that is a classifier; this one has no logits")
         self.f = f
+        self.enlarge = enlarge  # pictures; wanted for `finish`
         self.head = head if config.const_logits else None  # f's classifier: features to logits
         self.start: Features = Pixels() if config.from_pixels else f  # what g is applied to
         self.config = config
@@ -163,12 +167,22 @@ class DTN:
         (slope,) = torch.autograd.grad(odds.sum(), t, create_graph=True)
         return slope.square().sum((1, 2, 3)).mean()
 
-    def g_losses(self, gs: Tensor, gt: Tensor | None, fs: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def g_losses(
+        self,
+        gs: Tensor,
+        gt: Tensor | None,
+        fs: Tensor,
+        t: Tensor,
+        enlarged: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """The terms of L_G that there are: Eq. 4 (or 1), 5, 6 and 7, unweighted.
 
-        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K].
+        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K]; f sees `enlarged`
+        in place of gs, where it is given.
         """
-        judged = jittered(gs.float(), JITTER, self.random) if self.config.const_jitter else gs
+        judged = gs if enlarged is None else enlarged
+        if self.config.const_jitter:
+            judged = jittered(judged.float(), JITTER, self.random)
         losses = {
             "const": self.const(fs, self.f.features(judged).float()),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
@@ -208,11 +222,15 @@ class DTN:
         """
         config = self.config
         if config.lr_decay:
-            rate = config.lr * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+            rate = decayed(config, step)
             set_rate(self.g_optimizer, rate)
             set_rate(self.d_optimizer, rate)
         self.fresh.fill_(ema_share(config.ema, step))
-        kind = Kind(step < config.tid_first, bool(config.r1) and step % config.r1_every == 0)
+        kind = Kind(
+            step < config.tid_first,
+            bool(config.r1) and step % config.r1_every == 0,
+            step >= config.steps - config.finish,
+        )
         inputs = (fs, ft, t) if s is None else (fs, ft, t, s)
         update = self.update if self.graphs is None else self.graphs.step
         return update(kind, *inputs)
@@ -236,7 +254,8 @@ class DTN:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
-            losses |= self.g_losses(gs, gt, fs, t)
+            enlarged = self.enlarge(gs) if kind.finishing and self.enlarge is not None else None
+            losses |= self.g_losses(gs, gt, fs, t, enlarged)
         weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
         self.g_step(weights, losses)
         self.D.requires_grad_(True)
@@ -285,6 +304,14 @@ class DTN:
         return int(state["step"])
 
 
+def decayed(config: DTNConfig, step: int) -> float:
+    """The learning rate by a cosine to zero, and by a second one over the last `finish` steps."""
+    began, ends, rate = 0, config.steps - config.finish, config.lr
+    if step >= ends:
+        began, ends, rate = ends, config.steps, FINISH_LR * config.lr
+    return rate * (0.5 + 0.5 * math.cos(math.pi * (step - began) / (ends - began)))
+
+
 def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor) -> nn.Sequential:
     """Train g and D, from where `run` stopped; returns the averaged g, frozen.
 
@@ -292,6 +319,8 @@ def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor
     `preview` are uint8 pictures of S whose transfer is drawn into grid-*.png as it goes.
     """
     start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
+    if start < run.config.steps and run.config.finish and dtn.enlarge is None:
+        raise ValueError("finish wants an upscaler, and there is none for this run")
     if start < run.config.steps:
         _loop(run, dtn, gather(), preview, start)
     wait()

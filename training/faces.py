@@ -14,6 +14,7 @@ from training.face_features import FaceFeatures, face_features
 from training.face_networks import face_discriminator, face_generator
 from training.resnet29 import FEATURES, load_resnet29
 from training.run import Run
+from training.upscaler import Delivered, delivered_by
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 GROUPS = 64  # of s, to draw it evenly
@@ -68,14 +69,18 @@ def matching_weights(
 
 
 def faces_dtn(
-    f: FaceFeatures, config: FacesConfig, device: torch.device, captured: bool = True
+    f: FaceFeatures,
+    config: FacesConfig,
+    device: torch.device,
+    enlarge: Delivered | None = None,
+    captured: bool = True,
 ) -> DTN:
     """g and D of Sec. 5.2 before their first step."""
     torch.manual_seed(config.seed)
     g = face_generator(f.width, config.g_width)
     D = face_discriminator(config.d_side, config.d_width)
     blank = 1.0 if config.t == "avatars" else 0.0
-    return DTN(f, g, D, config, device, blank, captured=captured)
+    return DTN(f, g, D, config, device, blank, enlarge=enlarge, captured=captured)
 
 
 def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
@@ -88,13 +93,16 @@ def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
     return config
 
 
-def train_faces(run: Run, data: Path) -> TrainedFaces:
+def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFaces:
     """Train what `run` has not finished yet; all of it is reproducible from its config.
 
-    `data` holds faces/ and networks/. What takes long is kept in the folder `cache` beside the
-    run's.
+    `data` holds faces/ and networks/, `upscaler` is the upscaler.pt by which a run is finished
+    that is to be. What takes long is kept in the folder `cache` beside the run's.
     """
     config = faces_config(run)
+    enlarge = None
+    if config.finish and upscaler is not None:
+        enlarge = delivered_by(upscaler, run.device)
     cache = run.folder.parent / "cache"
     net = load_resnet29(data / "networks" / WEIGHTS)
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
@@ -119,7 +127,7 @@ def train_faces(run: Run, data: Path) -> TrainedFaces:
             t_weights = matching_weights(light_t, light_s, s_weights)
         return Domains(fs, ft, found.t.to(run.device), s_weights=s_weights, t_weights=t_weights)
 
-    dtn = faces_dtn(f, config, run.device)
+    dtn = faces_dtn(f, config, run.device, enlarge)
     if of_photographs:
         preview = read_faces(data / "faces", CONSENTED).images[:32]
     else:

@@ -62,7 +62,7 @@ def reproduce(
 @click.command()
 @click.argument("table", type=click.Choice([*TABLES, "table4", "report"]), default="table1")
 @runs_option
-@click.option("--run", default="emoji", show_default=True, help="The run of faces, for table4.")
+@click.option("--run", help="The run of faces, for table4 and the report; without it, emoji.")
 @click.option(
     "--protocol",
     type=click.Choice(["paper", "SVHN-train", "SVHN-10k"]),
@@ -81,7 +81,7 @@ def reproduce(
 def evaluate(
     table: str,
     runs: Path,
-    run: str,
+    run: str | None,
     protocol: str | None,
     out: Path,
     upscaler: Path,
@@ -93,11 +93,16 @@ def evaluate(
     REPRODUCTION.md of all that is finished, and the figures themselves beside it as JSON; those
     of runs that are elsewhere stay in it.
     """
+    faces = runs / (run or "emoji")
     if table == "report":
-        for path in write_report(runs, runs / run, out):
+        if run and not (faces / "table4.json").exists():
+            raise FileNotFoundError(
+                f"{faces} has no table4.json: run `dtn evaluate table4 --run {run}` first"
+            )
+        for path in write_report(runs, faces, out):
             click.echo(path)
     elif table == "table4":
-        opened = open_run(runs / run, "cpu")
+        opened = open_run(faces, "cpu")
         evaluate_faces(opened, load_faces(opened, data), data, upscale_by(upscaler))
         click.echo(table4.show(opened.folder / "table4.json"))
         click.echo(likeness.show(opened.folder / "likeness.json"))

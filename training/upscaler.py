@@ -32,6 +32,7 @@ from training.networks import frozen, placed, to_unit
 
 SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become
 Upscale = Callable[[Tensor], Tensor]  # uint8 [N, 64, 64, 3] to uint8 [N, 512, 512, 3]
+LIMIT = 1.02  # of what `Delivered` answers
 LOG_EVERY = 50  # steps
 SAVE_EVERY = 500
 
@@ -242,6 +243,39 @@ class UpscaleGraph(nn.Module):
         y = ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         y = y.view(n, 3, SCALE, SCALE, height, width).permute(0, 4, 2, 5, 3, 1)
         return y.reshape(n, SCALE * height, SCALE * width, 3)
+
+
+class Delivered(nn.Module):
+    """Pictures [B, 3, 64, 64] as the service delivers them, at 128 px: for what lets gradients
+    through. Frozen."""
+
+    def __init__(self, net: Upscaler) -> None:
+        super().__init__()
+        self.net = net
+        self.positions = nn.Buffer(positions().unsqueeze(0))
+        frozen(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, 128, 128], clipped a little past black and white, to leave a slope."""
+        n, channels, height, width = x.shape
+        half = SCALE // 2
+        y = self.net.subpixels(x, self.positions).float()
+        y = y.view(n, channels, 2, half, 2, half, height, width).mean((3, 5))
+        return F.pixel_shuffle(y.view(n, channels * 4, height, width), 2).clamp(-LIMIT, LIMIT)
+
+
+def delivered_by(path: Path, device: torch.device) -> Delivered:
+    """By the upscaler.pt that `dtn upscaler` left. Raises FileNotFoundError, ValueError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `dtn upscaler` or name another --upscaler")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    values = state["config"]
+    config = UpscalerConfig(**values | {"degradation": Degradation(**values["degradation"])})
+    if state["step"] < config.steps:
+        raise ValueError(f"{path} is not finished: run `dtn upscaler` again")
+    net = Upscaler(config)
+    net.load_state_dict(state["net"])
+    return placed(Delivered(net), device)
 
 
 @torch.no_grad()

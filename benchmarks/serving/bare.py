@@ -1,7 +1,7 @@
 """What a core could do if serving cost nothing: python -m benchmarks.serving.bare digits.
 
 session.run alone at its best batch size, in images per second of one core. peers/bare_loop.py
-measures the same with a decoder and an encoder around it.
+measures the same with a decoder and an encoder around it. The race runs a process a core.
 """
 
 import json

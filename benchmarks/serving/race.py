@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median_low
 
 from benchmarks.serving.device import ROOT
 from benchmarks.serving.pictures import Pictures, make_pictures, write_requests
@@ -124,13 +126,28 @@ def machine_s() -> float:
 
 
 def without_server(model: ModelName) -> Iterable[tuple[str, dict[str, float]]]:
-    """bare.py and, where its environment is there, bare_loop.py: each in a process of its own."""
+    """bare.py and, where its environment is there, bare_loop.py, on every core at once as a server
+    is: cores share caches, power and, at times, circuits. The mean of their processes."""
     commands = {"session.run": [sys.executable, "-m", "benchmarks.serving.bare", model]}
     if BARE_LOOP.installed:
         commands["loop"] = BARE_LOOP.command(model)
     environment = os.environ | {"PYTHONPATH": python_path(), "BENCH_MODEL": model}
-    for name, command in commands.items():
+
+    def run(command: list[str]) -> dict[str, float]:
         done = subprocess.run(  # noqa: S603 - our own commands
             command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment
         )
-        yield name, json.loads(done.stdout)
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(cores) as pool:
+        for name, command in commands.items():
+            found = list(pool.map(run, [command] * cores))
+            yield (
+                name,
+                {
+                    "images_per_core_s": mean(one["images_per_core_s"] for one in found),
+                    "batch": median_low(one["batch"] for one in found),
+                },
+            )

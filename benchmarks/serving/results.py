@@ -101,7 +101,7 @@ def without_server(race: Race) -> list[str]:
         batch = median_low(run["batch"] for run in runs)
         lines.append(
             f"- {model}, {WITHOUT_SERVER[name]}, batches of {batch:.0f}: {most:.0f} images/s "
-            f"per core{ours_per_core(race, model, most)}"
+            f"per core, all busy{ours_per_core(race, model, most)}"
         )
     return lines
 

@@ -178,7 +178,7 @@ def faces_loops(config: FacesConfig, device: torch.device, variants: tuple[Switc
         torch.manual_seed(0)
         f = face_features(ResNet29(), own.appearance > 0, own.appearance).to(device)
         f.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dtn = faces_dtn(f, own, device, how.captured)
+        dtn = faces_dtn(f, own, device, captured=how.captured)
         switched(dtn, f.net, how)
         t = torch.randint(256, (SHOWN_FACES, 3, 64, 64), dtype=torch.uint8, device=device)
         fs, ft = torch.randn(2, SHOWN_FACES, f.width, device=device)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from benchmarks import cli
 from benchmarks.cli import bench
-from benchmarks.serving import servers
+from benchmarks.serving import race, servers
 from benchmarks.serving.client import read_answer
 from benchmarks.serving.device import StandIn
 from benchmarks.serving.hostile import hostile_bodies
@@ -181,6 +182,26 @@ def test_table_has_medians_and_ratios_to_ours() -> None:
     assert cells[0][9] == "1.50"
     assert cells[1][2:6] == ["ours", "500", "450-700", "1.00"]
     assert cells[2][2:4] == ["ray", "not installed"]
+
+
+def test_what_a_core_can_do_is_measured_on_all_of_them_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = threading.Barrier(3)
+    found = iter(
+        [{"images_per_core_s": n, "batch": b} for n, b in ((100, 8), (130, 32), (160, 32))]
+    )
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        together.wait(10)  # broken where one runs after the other
+        return subprocess.CompletedProcess(command, 0, json.dumps(next(found)))
+
+    monkeypatch.setattr(race.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(race.subprocess, "run", run)
+    monkeypatch.setattr(servers, "HERE", Path("nowhere"))  # so that no loop is installed
+    assert dict(race.without_server("digits")) == {
+        "session.run": {"images_per_core_s": 130, "batch": 32}
+    }
 
 
 @pytest.mark.parametrize("server", [OURS, *PEERS], ids=lambda server: server.name)

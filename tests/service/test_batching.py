@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -114,6 +115,47 @@ def test_what_arrives_together_runs_together(model: Recorded) -> None:
 
     use(model, steps)
     assert model.runs == [4]
+
+
+def test_runs_side_by_side_share_what_there_is(model: Recorded) -> None:
+    model.most = 64
+
+    async def steps(batcher: Batcher) -> None:
+        await asyncio.gather(*(soon(batcher, x) for x in pictures(7)))
+        assert sorted(model.runs) == [3, 4]
+        model.runs.clear()
+        model.go.clear()
+        first = soon(batcher, noise(20, 20))
+        await begun(model)
+        rest = [soon(batcher, x) for x in pictures(5)]
+        await begun(model, 2)
+        assert (model.runs, batcher.depth) == ([1, 3], 2)  # half of six, the others wait
+        model.go.set()
+        await asyncio.gather(first, *rest)
+        assert batcher.drawing == 0
+
+    use(model, steps, parallel=2)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="not Linux")
+def test_threads_that_draw_let_those_that_answer_go_first(
+    model: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = []
+    draw = model.run
+
+    def run(x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
+        policies.append(os.sched_getscheduler(0))
+        return draw(x, distance)
+
+    monkeypatch.setattr(model, "run", run)
+
+    async def steps(batcher: Batcher) -> None:
+        await soon(batcher, noise(20, 20))
+        policies.append(os.sched_getscheduler(0))
+
+    use(model, steps)
+    assert policies == [os.SCHED_BATCH, os.SCHED_OTHER]
 
 
 def test_pictures_of_one_size_and_wish_run_together_the_oldest_first(model: Recorded) -> None:

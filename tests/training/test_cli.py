@@ -32,6 +32,11 @@ def test_help(command: cli.click.Command) -> None:
         (cli.train, ["digits_smoke", "--data", "nowhere"], "not found in nowhere"),
         (cli.train, ["digits_smoke", "--device", "cuda"], "no CUDA device"),
         (paper_commands.evaluate, ["--runs", "nowhere"], "no finished run in nowhere"),
+        (
+            paper_commands.evaluate,
+            ["report", "--runs", "nowhere", "--run", "mine"],
+            "nowhere/mine has no table4.json: run `dtn evaluate table4 --run mine` first",
+        ),
         (cli.figures, ["nowhere"], "no run in nowhere"),
         (cli.export, ["nowhere"], "no run in nowhere"),
     ],

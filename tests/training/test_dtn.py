@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, draws, epochs, train_dtn, transfer
+from training.dtn import DTN, decayed, draws, epochs, train_dtn, transfer
 from training.losses import const_loss
 from training.networks import DigitNet, frozen, to_unit
 from training.run import Run
@@ -209,6 +209,65 @@ def test_l_const_may_be_of_a_jittered_picture(
         (slope,) = torch.autograd.grad(losses["const"], gs)
         assert slope.abs().sum() > 0
     assert (seen[-1] - t).abs().mean() < 0.5  # it is still the picture
+
+
+def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = digits_dtn(f, config, CPU)
+
+    def enlarge(x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x.float(), scale_factor=2)
+
+    last = dataclasses.replace(config, steps=4, finish=2, bf16=False, const_jitter=False)
+    dtn = DTN(f, own.g, own.D, last, CPU, enlarge=enlarge)
+    sides: list[int] = []
+    drawn: list[Tensor] = []
+    shown: list[Tensor] = []
+    real_features, real_d_step, real_generate = DigitNet.features, dtn.d_step, dtn.generate
+
+    def features(self: DigitNet, x: Tensor) -> Tensor:
+        sides.append(x.shape[-1])
+        return real_features(self, nn.functional.avg_pool2d(x, x.shape[-1] // 32))
+
+    def generate(*inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        gs, gt = real_generate(*inputs)
+        drawn.append(gs)
+        return gs, gt
+
+    def d_step(gs: Tensor, *others: Any) -> Tensor:
+        shown.append(gs)
+        return real_d_step(gs, *others)
+
+    monkeypatch.setattr(DigitNet, "features", features)
+    monkeypatch.setattr(dtn, "generate", generate)
+    monkeypatch.setattr(dtn, "d_step", d_step)
+    for step in range(4):
+        dtn.step(*batch, step)
+    assert sides == [32, 32, 64, 64]
+    assert all(seen is gs for gs, seen in zip(drawn, shown, strict=True))
+
+
+def test_a_finish_wants_an_upscaler_and_steps_before_it(
+    f: DigitNet, config: DigitsConfig, digits: Digits, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="of 4 steps the last 4 cannot be the finish"):
+        dataclasses.replace(config, steps=4, finish=4)
+    run = Run(tmp_path, "x", dataclasses.replace(config, steps=4, finish=1))
+    with pytest.raises(ValueError, match="finish wants an upscaler"):
+        learn(run, f, digits)
+
+
+def test_the_rate_falls_twice_where_there_is_a_finish(config: DTNConfig) -> None:
+    own = dataclasses.replace(config, steps=100, finish=20, lr=1.0)
+    rates = [decayed(own, step) for step in range(100)]
+    assert (rates[0], rates[40], rates[80], rates[90]) == pytest.approx((1, 0.5, 0.5, 0.25))
+    assert rates[79] < 0.001 and rates[99] < 0.01
+    plain = dataclasses.replace(own, finish=0)
+    assert decayed(plain, 50) == pytest.approx(0.5)
 
 
 def test_l_const_in_logits_wants_a_classifier(f: DigitNet, config: DTNConfig) -> None:

@@ -25,7 +25,14 @@ from training.face_evaluate import auc, best_of_several, detection, emoji, sprea
 from training.face_export import export_faces
 from training.face_features import APPEARANCE, COLOURS
 from training.face_networks import face_discriminator, face_generator
-from training.faces import WEIGHTS, TrainedFaces, evening_weights, faces_config, train_faces
+from training.faces import (
+    WEIGHTS,
+    TrainedFaces,
+    evening_weights,
+    faces_config,
+    load_faces,
+    train_faces,
+)
 from training.glasses import teach_glasses
 from training.likeness import KINDS
 from training.paper_commands import evaluate
@@ -33,7 +40,7 @@ from training.recognisers import Crop, FaceNet, Recogniser
 from training.resnet29 import FEATURES
 from training.run import Run
 from training.tfjs import GraphModel, read
-from training.upscaler import Upscaler, UpscalerConfig, export_upscaler
+from training.upscaler import Training, Upscaler, UpscalerConfig, export_upscaler
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +324,26 @@ def test_other_domains_train_and_have_a_figure(
     exported = CliRunner().invoke(cli.export, [*arguments, "--out", str(runs / "model")])
     assert exported.exit_code == 2
     assert f"draws {t}, not emoji" in exported.output
+
+
+def test_a_run_is_finished_by_what_enlarges_its_emoji(
+    config: FacesConfig, runs: Path, data: Path
+) -> None:
+    own = dataclasses.replace(config, finish=2, const_jitter=True)
+    upscaler = runs / "tiny" / "upscaler.pt"
+    tiny = UpscalerConfig(steps=1, width=4, dilations=(1,), expand=8)
+    upscaler.parent.mkdir()
+    Training(tiny).save(upscaler, 1)
+    with pytest.raises(FileNotFoundError, match="run `dtn upscaler`"):
+        train_faces(Run(runs / "none", "faces_smoke", own), data, runs / "none.pt")
+    run = Run(runs / "finished", "faces_smoke", own)
+    finished = train_faces(run, data, upscaler)
+    plain = train_faces(Run(runs / "plain", "faces_smoke", config), data)
+    assert not all(
+        torch.equal(v, plain.g.state_dict()[k]) for k, v in finished.g.state_dict().items()
+    )
+    again = load_faces(run, data)  # which needs no upscaler any more
+    assert all(torch.equal(v, again.g.state_dict()[k]) for k, v in finished.g.state_dict().items())
 
 
 def test_the_reverse_direction_has_the_f_of_the_main_task(

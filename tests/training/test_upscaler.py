@@ -1,5 +1,6 @@
 """The upscaler: what it learns from, what its graph answers, and what it is compared with."""
 
+import copy
 import dataclasses
 import json
 import struct
@@ -18,12 +19,14 @@ from training import upscaler_peers
 from training.degradation import Degradation
 from training.networks import to_unit
 from training.upscaler import (
+    Delivered,
     Training,
     UpscaleGraph,
     Upscaler,
     UpscalerConfig,
     area,
     crops,
+    delivered_by,
     export_upscaler,
     positions,
     psnr,
@@ -93,6 +96,36 @@ def test_the_graph_s_pixels_lie_where_the_network_s_do(lively: Upscaler) -> None
     expected = ((y + 1) * 127.5).round().clamp(0, 255)
     assert (upscale(lively, x).float() - expected).abs().max() <= 1
     assert (expected - nearest(x)).abs().mean() > 5  # the network itself would prove nothing
+
+
+def test_what_is_delivered_is_the_mean_of_the_graph_s_pixels_and_has_a_slope(
+    lively: Upscaler,
+) -> None:
+    x = torch.randint(64, 192, (2, 64, 64, 3), dtype=torch.uint8)
+    picture = to_unit(x.permute(0, 3, 1, 2)).requires_grad_()
+    y = Delivered(copy.deepcopy(lively))(picture)
+    assert y.shape == (2, 3, 128, 128)
+    drawn = upscale(lively, x)
+    unclipped = area((drawn > 0).logical_and(drawn < 255).byte() * 255, 128) == 255
+    away = (((y + 1) * 127.5).permute(0, 2, 3, 1) - area(drawn, 128).float()).abs()
+    assert away[unclipped].max() <= 1.1
+    assert unclipped.float().mean() > 0.1
+    (slope,) = torch.autograd.grad(y[0, :, 64, 64].sum(), picture)
+    assert slope[0].abs().sum() > 0 and slope[1].abs().sum() == 0
+
+
+def test_what_delivers_is_a_finished_upscaler(pairs: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "upscaler.pt"
+    with pytest.raises(FileNotFoundError, match="run `dtn upscaler`"):
+        delivered_by(path, torch.device("cpu"))
+    net = train_upscaler(*pairs, tmp_path, TINY)
+    own = delivered_by(path, torch.device("cpu"))
+    assert not any(weight.requires_grad for weight in own.parameters())
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(own(x), Delivered(net)(x))
+    Training(TINY).save(path, TINY.steps - 1)
+    with pytest.raises(ValueError, match="is not finished"):
+        delivered_by(path, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
