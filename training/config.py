@@ -80,13 +80,8 @@ class DTNConfig:
     const_logits: float = 0.0  # share of L_CONST between logits of f's classifier, not features
     balance: bool = False  # draw s evenly, as f reads it, and t to match it where it can
     tid_first: int = 0  # steps at the start in which g learns L_TID alone
-    finish: int = 0  # steps at the end in which f sees G(s) enlarged, as it is delivered
     lr_decay: bool = False  # cosine to zero
     bf16: bool = True  # autocast
-
-    def __post_init__(self) -> None:
-        if self.finish and self.finish >= self.steps:
-            raise ValueError(f"of {self.steps} steps the last {self.finish} cannot be the finish")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +107,13 @@ class FacesConfig(DTNConfig):
     appearance: float = 0.0  # weight of the colours of hair and skin beside the identity
     glasses: bool = False  # f reads spectacles, too, of a network taught for that
     remove: int = 0  # directions of f that only tell drawings from photographs
+    finish: int = 0  # steps at the end in which f sees G(s) enlarged, as it is delivered
+
+    def __post_init__(self) -> None:
+        if self.finish and self.t != "avatars":
+            raise ValueError(f"only emoji are enlarged: no finish of {self.t}")
+        if self.finish and self.finish >= self.steps:
+            raise ValueError(f"of {self.steps} steps the last {self.finish} cannot be the finish")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
 SAVE_EVERY = 500
-FINISH_LR = 0.5  # of lr, where the cosine of the last `finish` steps begins
+FINISH_LR = 0.5  # of lr, where the cosine of a Finish begins
 
 
 class Features(Protocol):
@@ -65,12 +65,27 @@ class Pixels:
         return x.expand(-1, 3, -1, -1)
 
 
+def unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The last steps of a training, in which f sees what is made of G(s)."""
+
+    steps: int = 0
+    enlarge: Callable[[Tensor], Tensor] = unchanged  # pictures [B, C, H, W] to larger ones
+
+
+NO_FINISH = Finish()
+
+
 class Kind(NamedTuple):
     """What makes steps differ in what they compute."""
 
     tid_alone: bool  # g learns L_TID alone
     penalised: bool  # D pays R1
-    finishing: bool  # f sees G(s) enlarged
+    finishing: bool  # it is one of Finish's
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -105,13 +120,13 @@ class DTN:
         blank: float = -1.0,
         second: SecondGAN | None = None,
         head: Callable[[Tensor], Tensor] | None = None,
-        enlarge: Callable[[Tensor], Tensor] | None = None,
+        finish: Finish = NO_FINISH,
         captured: bool = True,
     ) -> None:
         if config.const_logits and head is None:
             raise ValueError("const_logits wants an f that is a classifier; this one has no logits")
         self.f = f
-        self.enlarge = enlarge  # pictures; wanted for `finish`
+        self.finish = finish
         self.head = head if config.const_logits else None  # f's classifier: features to logits
         self.start: Features = Pixels() if config.from_pixels else f  # what g is applied to
         self.config = config
@@ -168,21 +183,14 @@ class DTN:
         return slope.square().sum((1, 2, 3)).mean()
 
     def g_losses(
-        self,
-        gs: Tensor,
-        gt: Tensor | None,
-        fs: Tensor,
-        t: Tensor,
-        enlarged: Tensor | None = None,
+        self, gs: Tensor, gt: Tensor | None, fs: Tensor, t: Tensor, shown: Tensor
     ) -> dict[str, Tensor]:
         """The terms of L_G that there are: Eq. 4 (or 1), 5, 6 and 7, unweighted.
 
-        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K]; f sees `enlarged`
-        in place of gs, where it is given.
+        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K]; `shown` is what f
+        sees of gs.
         """
-        judged = gs if enlarged is None else enlarged
-        if self.config.const_jitter:
-            judged = jittered(judged.float(), JITTER, self.random)
+        judged = jittered(shown.float(), JITTER, self.random) if self.config.const_jitter else shown
         losses = {
             "const": self.const(fs, self.f.features(judged).float()),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
@@ -222,14 +230,14 @@ class DTN:
         """
         config = self.config
         if config.lr_decay:
-            rate = decayed(config, step)
+            rate = decayed(config.lr, step, config.steps, self.finish.steps)
             set_rate(self.g_optimizer, rate)
             set_rate(self.d_optimizer, rate)
         self.fresh.fill_(ema_share(config.ema, step))
         kind = Kind(
             step < config.tid_first,
             bool(config.r1) and step % config.r1_every == 0,
-            step >= config.steps - config.finish,
+            step >= config.steps - self.finish.steps,
         )
         inputs = (fs, ft, t) if s is None else (fs, ft, t, s)
         update = self.update if self.graphs is None else self.graphs.step
@@ -254,8 +262,8 @@ class DTN:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
-            enlarged = self.enlarge(gs) if kind.finishing and self.enlarge is not None else None
-            losses |= self.g_losses(gs, gt, fs, t, enlarged)
+            shown = self.finish.enlarge(gs) if kind.finishing else gs
+            losses |= self.g_losses(gs, gt, fs, t, shown)
         weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
         self.g_step(weights, losses)
         self.D.requires_grad_(True)
@@ -304,11 +312,11 @@ class DTN:
         return int(state["step"])
 
 
-def decayed(config: DTNConfig, step: int) -> float:
-    """The learning rate by a cosine to zero, and by a second one over the last `finish` steps."""
-    began, ends, rate = 0, config.steps - config.finish, config.lr
+def decayed(rate: float, step: int, steps: int, finish: int) -> float:
+    """A learning rate by a cosine to zero, and by a second one over the last `finish` of steps."""
+    began, ends = 0, steps - finish
     if step >= ends:
-        began, ends, rate = ends, config.steps, FINISH_LR * config.lr
+        began, ends, rate = ends, steps, FINISH_LR * rate
     return rate * (0.5 + 0.5 * math.cos(math.pi * (step - began) / (ends - began)))
 
 
@@ -319,8 +327,6 @@ def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor
     `preview` are uint8 pictures of S whose transfer is drawn into grid-*.png as it goes.
     """
     start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
-    if start < run.config.steps and run.config.finish and dtn.enlarge is None:
-        raise ValueError("finish wants an upscaler, and there is none for this run")
     if start < run.config.steps:
         _loop(run, dtn, gather(), preview, start)
     wait()

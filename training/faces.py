@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from training.config import FacesConfig
-from training.dtn import DTN, Domains, train_dtn
+from training.dtn import DTN, NO_FINISH, Domains, Finish, train_dtn
 from training.face_data import CONSENTED, read_faces
 from training.face_domains import SOURCES, draw_avatars, face_domains, fit
 from training.face_features import FaceFeatures, face_features
 from training.face_networks import face_discriminator, face_generator
 from training.resnet29 import FEATURES, load_resnet29
 from training.run import Run
-from training.upscaler import Delivered, delivered_by
+from training.upscaler import delivered_by
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 GROUPS = 64  # of s, to draw it evenly
@@ -72,7 +72,7 @@ def faces_dtn(
     f: FaceFeatures,
     config: FacesConfig,
     device: torch.device,
-    enlarge: Delivered | None = None,
+    finish: Finish = NO_FINISH,
     captured: bool = True,
 ) -> DTN:
     """g and D of Sec. 5.2 before their first step."""
@@ -80,7 +80,7 @@ def faces_dtn(
     g = face_generator(f.width, config.g_width)
     D = face_discriminator(config.d_side, config.d_width)
     blank = 1.0 if config.t == "avatars" else 0.0
-    return DTN(f, g, D, config, device, blank, enlarge=enlarge, captured=captured)
+    return DTN(f, g, D, config, device, blank, finish=finish, captured=captured)
 
 
 def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
@@ -96,13 +96,13 @@ def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
 def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFaces:
     """Train what `run` has not finished yet; all of it is reproducible from its config.
 
-    `data` holds faces/ and networks/, `upscaler` is the upscaler.pt by which a run is finished
-    that is to be. What takes long is kept in the folder `cache` beside the run's.
+    `data` holds faces/ and networks/, `upscaler` is the upscaler.pt that the field `finish` wants.
+    What takes long is kept in the folder `cache` beside the run's.
     """
     config = faces_config(run)
-    enlarge = None
+    finish = NO_FINISH
     if config.finish and upscaler is not None:
-        enlarge = delivered_by(upscaler, run.device)
+        finish = Finish(config.finish, delivered_by(upscaler, run.device))
     cache = run.folder.parent / "cache"
     net = load_resnet29(data / "networks" / WEIGHTS)
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
@@ -115,6 +115,8 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
     of_photographs = SOURCES[config.t] == "photographs"
 
     def gather() -> Domains:
+        if finish.steps != config.finish:
+            raise ValueError("the field `finish` wants the upscaler.pt of `dtn upscaler`")
         found = face_domains(f, config, data, cache)
         fs = f.standardised(found.raw_s, of_photographs)
         ft = f.standardised(found.raw_t, photograph=False)  # small, as G(x) is
@@ -127,7 +129,7 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
             t_weights = matching_weights(light_t, light_s, s_weights)
         return Domains(fs, ft, found.t.to(run.device), s_weights=s_weights, t_weights=t_weights)
 
-    dtn = faces_dtn(f, config, run.device, enlarge)
+    dtn = faces_dtn(f, config, run.device, finish)
     if of_photographs:
         preview = read_faces(data / "faces", CONSENTED).images[:32]
     else:

@@ -127,7 +127,7 @@ def machine_s() -> float:
 
 def without_server(model: ModelName) -> Iterable[tuple[str, dict[str, float]]]:
     """bare.py and, where its environment is there, bare_loop.py, on every core at once as a server
-    is: cores share caches, power and, at times, circuits. The mean of their processes."""
+    is, for cores share caches and power. The mean of their processes."""
     commands = {"session.run": [sys.executable, "-m", "benchmarks.serving.bare", model]}
     if BARE_LOOP.installed:
         commands["loop"] = BARE_LOOP.command(model)

@@ -31,6 +31,7 @@ def test_help(command: cli.click.Command) -> None:
     [
         (cli.train, ["digits_smoke", "--data", "nowhere"], "not found in nowhere"),
         (cli.train, ["digits_smoke", "--device", "cuda"], "no CUDA device"),
+        (cli.train, ["digits_smoke", "--finish", "9"], "no field finish in the preset"),
         (paper_commands.evaluate, ["--runs", "nowhere"], "no finished run in nowhere"),
         (
             paper_commands.evaluate,

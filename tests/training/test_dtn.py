@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, decayed, draws, epochs, train_dtn, transfer
+from training.dtn import DTN, Finish, decayed, draws, epochs, train_dtn, transfer
 from training.losses import const_loss
 from training.networks import DigitNet, frozen, to_unit
 from training.run import Run
@@ -204,7 +204,7 @@ def test_l_const_may_be_of_a_jittered_picture(
         own = dataclasses.replace(config, const_jitter=jitter, bf16=False)
         dtn = digits_dtn(f, own, CPU)
         gs = t.clone().requires_grad_()
-        losses = dtn.g_losses(gs, t, fs, t)
+        losses = dtn.g_losses(gs, t, fs, t, gs)
         assert torch.equal(seen[-1], gs) == (not jitter)
         (slope,) = torch.autograd.grad(losses["const"], gs)
         assert slope.abs().sum() > 0
@@ -222,8 +222,8 @@ def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
     def enlarge(x: Tensor) -> Tensor:
         return nn.functional.interpolate(x.float(), scale_factor=2)
 
-    last = dataclasses.replace(config, steps=4, finish=2, bf16=False, const_jitter=False)
-    dtn = DTN(f, own.g, own.D, last, CPU, enlarge=enlarge)
+    last = dataclasses.replace(config, steps=4, bf16=False, const_jitter=False)
+    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, enlarge))
     sides: list[int] = []
     drawn: list[Tensor] = []
     shown: list[Tensor] = []
@@ -251,23 +251,11 @@ def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
     assert all(seen is gs for gs, seen in zip(drawn, shown, strict=True))
 
 
-def test_a_finish_wants_an_upscaler_and_steps_before_it(
-    f: DigitNet, config: DigitsConfig, digits: Digits, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match="of 4 steps the last 4 cannot be the finish"):
-        dataclasses.replace(config, steps=4, finish=4)
-    run = Run(tmp_path, "x", dataclasses.replace(config, steps=4, finish=1))
-    with pytest.raises(ValueError, match="finish wants an upscaler"):
-        learn(run, f, digits)
-
-
-def test_the_rate_falls_twice_where_there_is_a_finish(config: DTNConfig) -> None:
-    own = dataclasses.replace(config, steps=100, finish=20, lr=1.0)
-    rates = [decayed(own, step) for step in range(100)]
+def test_the_rate_falls_twice_where_there_is_a_finish() -> None:
+    rates = [decayed(1.0, step, 100, 20) for step in range(100)]
     assert (rates[0], rates[40], rates[80], rates[90]) == pytest.approx((1, 0.5, 0.5, 0.25))
     assert rates[79] < 0.001 and rates[99] < 0.01
-    plain = dataclasses.replace(own, finish=0)
-    assert decayed(plain, 50) == pytest.approx(0.5)
+    assert decayed(1.0, 50, 100, 0) == pytest.approx(0.5)
 
 
 def test_l_const_in_logits_wants_a_classifier(f: DigitNet, config: DTNConfig) -> None:
