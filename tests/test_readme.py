@@ -166,6 +166,12 @@ def test_figures_of_faces_are_the_manifest_s() -> None:
             rank, share = (metrics[f"median_rank{kind}{name}"]["value"] for kind in ("", "_share"))
             assert f"| {rank:g} ({share:.1%}) |".replace("%)", " %)") in README
         assert f", {judge} | {metrics[f'lookup_median_rank_{judge}']['value']:g} |" in README
+    for whose in ("chosen", "any"):
+        shares = (
+            metrics[f"median_rank_share_of_{whose}_{judge}"]["value"]
+            for judge in ("MobileFaceNet", "faceres")
+        )
+        assert "| " + " and ".join(f"{100 * share:.1f} %" for share in shares) + " |" in README
     for kind in ("skin", "hair"):
         assert (
             f"| {kind}, Spearman of L* between photo and emoji | "

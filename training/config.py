@@ -108,12 +108,22 @@ class FacesConfig(DTNConfig):
     glasses: bool = False  # f reads spectacles, too, of a network taught for that
     remove: int = 0  # directions of f that only tell drawings from photographs
     finish: int = 0  # steps at the end in which f sees G(s) enlarged, as it is delivered
+    finish_every: int = 1  # in every so many of them; in the others it sees G(s) itself
+    # In all of them:
+    finish_alpha: float | None = None  # in place of alpha
+    red: float = 0.0  # weight of how far G(s) is from what is delivered of it
+    stress_glasses: float = 1.0  # a factor of f's reading of spectacles in L_CONST
 
     def __post_init__(self) -> None:
         if self.finish and self.t != "avatars":
             raise ValueError(f"only emoji are enlarged: no finish of {self.t}")
         if self.finish and self.finish >= self.steps:
-            raise ValueError(f"of {self.steps} steps the last {self.finish} cannot be the finish")
+            raise ValueError(
+                f"of {self.steps} steps the last {self.finish} cannot be the finish: "
+                "choose --finish, too"
+            )
+        if self.stress_glasses != 1 and not self.glasses:
+            raise ValueError("stress_glasses wants an f that reads glasses")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +151,7 @@ JUDGE = ClassifierConfig(
 )
 
 EMOJI = FacesConfig(
-    steps=13_000,
+    steps=17_000,
     batch=16,
     lr=4e-4,
     alpha=8.0,
@@ -160,9 +170,25 @@ EMOJI = FacesConfig(
     appearance=2.0,
     glasses=True,
     remove=2,
+    finish=4000,
+    finish_every=2,
+    finish_alpha=6.0,
+    red=100.0,
+    stress_glasses=2.0,
 )
 
-EMOJI_FIRST = dataclasses.replace(EMOJI, alpha=1.0, s_views=0, const_jitter=False, glasses=False)
+EMOJI_FIRST = dataclasses.replace(
+    EMOJI,
+    alpha=1.0,
+    s_views=0,
+    const_jitter=False,
+    glasses=False,
+    finish=0,
+    finish_every=1,
+    finish_alpha=None,
+    red=0.0,
+    stress_glasses=1.0,
+)
 
 # Of G(x) inside L_CONST.
 JITTER = Augment(rotate=4, shear=0.03, scale=1.06, stretch=0.03, shift=2, elastic=0, noise=0.05)

@@ -7,7 +7,7 @@ no picture, and of its labels it never sees one.
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -25,6 +25,7 @@ from training.losses import (
     d_loss,
     gang_loss,
     logits_loss,
+    red_loss,
     tid_loss,
     tv_loss,
 )
@@ -71,10 +72,18 @@ def unchanged(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Finish:
-    """The last steps of a training, in which f sees what is made of G(s)."""
+    """The last steps of a training: in every so many of them f sees what is made of G(s)."""
 
     steps: int = 0
+    every: int = 1
     enlarge: Callable[[Tensor], Tensor] = unchanged  # pictures [B, C, H, W] to larger ones
+    alpha: float | None = None  # weight of L_CONST, if another
+    red: float = 0.0  # weight of how far G(s) is from that
+    stress: Tensor | float = 1.0  # factors of f's numbers in L_CONST, [K]
+
+    def between(self) -> "Finish":
+        """For the other steps, in which f sees G(s) itself."""
+        return replace(self, enlarge=unchanged, red=0.0)
 
 
 NO_FINISH = Finish()
@@ -86,6 +95,7 @@ class Kind(NamedTuple):
     tid_alone: bool  # g learns L_TID alone
     penalised: bool  # D pays R1
     finishing: bool  # it is one of Finish's
+    enlarged: bool  # and of those in which f sees what is made of G(s)
 
 
 def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
@@ -183,16 +193,23 @@ class DTN:
         return slope.square().sum((1, 2, 3)).mean()
 
     def g_losses(
-        self, gs: Tensor, gt: Tensor | None, fs: Tensor, t: Tensor, shown: Tensor
+        self,
+        gs: Tensor,
+        gt: Tensor | None,
+        fs: Tensor,
+        t: Tensor,
+        finish: Finish = NO_FINISH,
     ) -> dict[str, Tensor]:
         """The terms of L_G that there are: Eq. 4 (or 1), 5, 6 and 7, unweighted.
 
-        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K]; `shown` is what f
-        sees of gs.
+        gs = G(s) and gt = G(t) are pictures [B, C, H, W], fs = f(s) is [B, K].
         """
+        shown = finish.enlarge(gs)
         judged = jittered(shown.float(), JITTER, self.random) if self.config.const_jitter else shown
         losses = {
-            "const": self.const(fs, self.f.features(judged).float()),
+            "const": self.const(
+                fs * finish.stress, self.f.features(judged).float() * finish.stress
+            ),
             "tv": tv_loss((gs if gt is None else torch.cat([gs, gt])).float()),
         }
         beside = (t,) if self.config.common_batch else ()
@@ -204,6 +221,8 @@ class DTN:
             losses["tid"] = (
                 tid_loss(t, gt.float()) if self.second is None else self.second.loss(t, gt)
             )
+        if finish.red:
+            losses["red"] = red_loss(gs.float(), shown.float())
         return losses
 
     def const(self, fx: Tensor, fgx: Tensor) -> Tensor:
@@ -234,10 +253,12 @@ class DTN:
             set_rate(self.g_optimizer, rate)
             set_rate(self.d_optimizer, rate)
         self.fresh.fill_(ema_share(config.ema, step))
+        finishing = step >= config.steps - self.finish.steps
         kind = Kind(
             step < config.tid_first,
             bool(config.r1) and step % config.r1_every == 0,
-            step >= config.steps - self.finish.steps,
+            finishing,
+            finishing and step % self.finish.every == 0,
         )
         inputs = (fs, ft, t) if s is None else (fs, ft, t, s)
         update = self.update if self.graphs is None else self.graphs.step
@@ -262,9 +283,17 @@ class DTN:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
-            shown = self.finish.enlarge(gs) if kind.finishing else gs
-            losses |= self.g_losses(gs, gt, fs, t, shown)
-        weights = {"gang": 1.0, "const": config.alpha, "tid": config.beta, "tv": config.gamma}
+            finish = self.finish if kind.finishing else NO_FINISH
+            if not kind.enlarged:
+                finish = finish.between()
+            losses |= self.g_losses(gs, gt, fs, t, finish)
+        weights = {
+            "gang": 1.0,
+            "const": config.alpha if finish.alpha is None else finish.alpha,
+            "tid": config.beta,
+            "tv": config.gamma,
+            "red": finish.red,
+        }
         self.g_step(weights, losses)
         self.D.requires_grad_(True)
         return losses
@@ -339,11 +368,12 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
     order = torch.Generator(run.device).manual_seed(own_seed(config.seed))
     s_order = draws(len(domains.fs), domains.s_weights, share(config.batch), order)
     t_order = draws(len(domains.ft), domains.t_weights, share(config.batch), order)
-    progress = tqdm(range(config.steps), "dtn", disable=rank() > 0)
+    for _ in range(start):
+        next(s_order), next(t_order)
+    steps = range(start, config.steps)
+    progress = tqdm(steps, "dtn", config.steps, initial=start, disable=rank() > 0)
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)
-        if step < start:
-            continue
         t = to_unit(domains.t[t_index])
         s = None if domains.s is None else to_unit(domains.s[s_index])
         losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step, s)

@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from training import face_groups, likeness, table4
 from training.face_data import STUDIO, Faces, is_held_out, read_faces
@@ -26,7 +27,14 @@ BATCH = 64
 PROBE_AVATARS = 3000  # that teach the probes of glasses and beards
 CLASSIFIER_STEPS = 600
 # Probes of Table 4 whose ranks are among the metrics, and what these are called.
-MEASURED = {"emoji (DTN)": "", "emoji at 256 px": "_at_256"}
+CHOSEN, DRAWN = "Eq. 8's choice at 256 px", "any photo at 256 px"
+MEASURED = {
+    "emoji (DTN)": "",
+    "emoji at 256 px": "_at_256",
+    CHOSEN: "_of_chosen",
+    DRAWN: "_of_any",
+}
+LOTS = 20  # draws of any photo, for everyone
 
 
 def drawn(g: nn.Module, fx: Tensor) -> Tensor:
@@ -64,22 +72,36 @@ def spread(features: Tensor) -> float:
 
 
 def best_of_several(
-    trained: TrainedFaces, faces: Faces, people: list[str], seed: int = 0
-) -> dict[str, table4.Transfer]:
-    """Eq. 8 beside a photo by lot: for each of `people` the emoji of one of their pictures.
+    trained: TrainedFaces,
+    photos: Sequence[Faces],
+    people: list[str],
+    judge: Recogniser,
+    cache: Path,
+    upscale: Upscale,
+    seed: int = 0,
+) -> list[table4.Row]:
+    """Two rows of Table 4: of each of `people` Eq. 8's choice among their pictures, and any.
 
-    The second picture of a person is the one to be found in Table 4 and is never chosen from.
+    The second picture of a person is the one to be found and is never chosen from. Emoji are as
+    delivered; any: LOTS draws for everyone.
     """
+    identities = [name for faces in photos for name in faces.identities]
+    gallery = table4.gallery_before(judge, photos, table4.search(identities, people), cache)
     random = torch.Generator().manual_seed(seed)
     chosen, drawn = [], []
-    for person in people:
-        own = [i for i, name in enumerate(faces.identities) if name == person]
+    for i, person in enumerate(tqdm(people, "Eq. 8", leave=False)):
+        own = [k for k, name in enumerate(photos[0].identities) if name == person]
         candidates = torch.tensor([own[0], *own[2:]])
-        pictures, distances = emoji(trained, faces.images[candidates].permute(0, 2, 3, 1))
-        chosen.append(pictures[distances.argmin()])
-        drawn.append(pictures[torch.randint(len(pictures), (1,), generator=random)[0]])
-    of_best, of_any = torch.stack(chosen), torch.stack(drawn)
-    return {"Eq. 8's choice": lambda _: of_best, "a photo by lot": lambda _: of_any}
+        pictures, distances = emoji(trained, photos[0].images[candidates].permute(0, 2, 3, 1))
+        large = table4.enlarge(area(upscale(pictures), DELIVERED))
+        found = table4.ranks(judge.embed(large).cpu(), torch.full((len(pictures),), i), gallery)
+        chosen.append(found[distances.argmin()])
+        drawn.append(found[torch.randint(len(found), (LOTS,), generator=random)])
+    rows = {CHOSEN: torch.stack(chosen), DRAWN: torch.cat(drawn)}
+    return [
+        replace(table4.row(judge.name, name, found, len(gallery)), n=len(people))
+        for name, found in rows.items()
+    ]
 
 
 def learned(classes: Sequence[Sequence[Tensor]], seed: int = 0) -> nn.Module:
@@ -171,9 +193,10 @@ def likeness_by_group(
 
 
 def evaluate_faces(run: Run, trained: TrainedFaces, data: Path, upscale: Upscale) -> dict[str, Any]:
-    """Measure `trained` on held-out people; table4.json, eq8.json, likeness.json, metrics.json.
+    """Measure `trained` on held-out people; table4.json, likeness.json, metrics.json.
 
     Table 4 is of G(x), and of G(x) as it is delivered by default, too: enlarged by `upscale`.
+    So is Eq. 8, of the people with four pictures or more.
     Raises FileNotFoundError where the faces or the judges' networks are missing.
     """
     config = faces_config(run, to_emoji=True)
@@ -208,11 +231,10 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path, upscale: Upscale
         },
         in_s,
     )
-    table4.write(table, run.folder)
     several = [name for name in people if counts[name] >= 4]
-    choices = best_of_several(trained, lfw, several)
-    eq8 = table4.table4(photos, several, net[:1], cache, choices, in_s)
-    (run.folder / "eq8.json").write_text(json.dumps([vars(row) for row in eq8.rows], indent=2))
+    for each in net:
+        table.rows.extend(best_of_several(trained, photos, several, each, cache, upscale))
+    table4.write(table, run.folder)
 
     probes = table4.search(lfw.identities, people).probes
     x = lfw.images[probes].permute(0, 2, 3, 1)

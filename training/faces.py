@@ -83,6 +83,19 @@ def faces_dtn(
     return DTN(f, g, D, config, device, blank, finish=finish, captured=captured)
 
 
+def finish_of(
+    config: FacesConfig, f: FaceFeatures, upscaler: Path | None, device: torch.device
+) -> Finish:
+    """What the fields of a finish ask for; none without an upscaler.pt."""
+    if not config.finish or upscaler is None:
+        return NO_FINISH
+    stress = torch.ones(f.width, device=device)
+    stress[-1] = config.stress_glasses
+    enlarge = delivered_by(upscaler, device)
+    every, alpha = config.finish_every, config.finish_alpha
+    return Finish(config.finish, every, enlarge, alpha, config.red, stress)
+
+
 def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
     """Of a run of faces; with `to_emoji`, of the main task. Raises ValueError where it is not."""
     config = run.config
@@ -100,12 +113,10 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
     What takes long is kept in the folder `cache` beside the run's.
     """
     config = faces_config(run)
-    finish = NO_FINISH
-    if config.finish and upscaler is not None:
-        finish = Finish(config.finish, delivered_by(upscaler, run.device))
     cache = run.folder.parent / "cache"
     net = load_resnet29(data / "networks" / WEIGHTS)
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
+    finish = finish_of(config, f, upscaler, run.device)
     if state := run.load("f.pt"):
         f.remove = state["remove"]
         f.load_state_dict(state)

@@ -80,6 +80,16 @@ def tid_loss(x: Tensor, gx: Tensor) -> Tensor:
     return F.mse_loss(gx, x)
 
 
+def red_loss(x: Tensor, larger: Tensor) -> Tensor:
+    """Regularisation by denoising (Romano, Elad and Milanfar 2017): how far pictures x
+    [B, C, H, W] are from what an upscaler that takes dirt away makes of them.
+
+    `larger` [B, C, nH, nW] is that; it is reduced to the size of x and taken as given.
+    """
+    clean = F.avg_pool2d(larger.detach().clamp(-1, 1), larger.shape[-1] // x.shape[-1])
+    return F.mse_loss(x, clean)
+
+
 def tv_loss(z: Tensor) -> Tensor:
     """L_TV, Eq. 7 with B = 1: anisotropic total variation of pictures [B, C, H, W].
 

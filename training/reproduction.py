@@ -85,11 +85,11 @@ def render(results: dict[str, Any]) -> str:
 
 def table4_part(found: dict[str, Any]) -> str:
     """Table 4, the paper's rows first."""
-    head = "| judge | probe | gallery | median rank | mean rank | rank-1 | rank-5 |"
-    rows = [head, "|---|---|---|---|---|---|---|"]
+    head = "| judge | probe | people | gallery | median rank | mean rank | rank-1 | rank-5 |"
+    rows = [head, "|---|---|---|---|---|---|---|---|"]
     for row in [*map(asdict, table4.PAPER), *found["rows"]]:
         rows.append(
-            f"| {row['judge']} | {row['probe']} | {row['gallery']:,} "
+            f"| {row['judge']} | {row['probe']} | {row['n']} | {row['gallery']:,} "
             f"| {row['median']:,.1f} ({100 * row['median_share']:.2f} %) "
             f"| {row['mean']:,.1f} ({100 * row['mean_share']:.2f} %) "
             f"| {100 * row['rank_1']:.2f} % | {100 * row['rank_5']:.2f} % |"

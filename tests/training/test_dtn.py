@@ -204,7 +204,7 @@ def test_l_const_may_be_of_a_jittered_picture(
         own = dataclasses.replace(config, const_jitter=jitter, bf16=False)
         dtn = digits_dtn(f, own, CPU)
         gs = t.clone().requires_grad_()
-        losses = dtn.g_losses(gs, t, fs, t, gs)
+        losses = dtn.g_losses(gs, t, fs, t)
         assert torch.equal(seen[-1], gs) == (not jitter)
         (slope,) = torch.autograd.grad(losses["const"], gs)
         assert slope.abs().sum() > 0
@@ -222,8 +222,8 @@ def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
     def enlarge(x: Tensor) -> Tensor:
         return nn.functional.interpolate(x.float(), scale_factor=2)
 
-    last = dataclasses.replace(config, steps=4, bf16=False, const_jitter=False)
-    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, enlarge))
+    last = dataclasses.replace(config, steps=6, bf16=False, const_jitter=False)
+    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(4, 2, enlarge))
     sides: list[int] = []
     drawn: list[Tensor] = []
     shown: list[Tensor] = []
@@ -245,10 +245,52 @@ def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
     monkeypatch.setattr(DigitNet, "features", features)
     monkeypatch.setattr(dtn, "generate", generate)
     monkeypatch.setattr(dtn, "d_step", d_step)
-    for step in range(4):
+    for step in range(6):
         dtn.step(*batch, step)
-    assert sides == [32, 32, 64, 64]
+    assert sides == [32, 32, 64, 32, 64, 32]
     assert all(seen is gs for gs, seen in zip(drawn, shown, strict=True))
+
+
+def test_a_finish_may_stress_numbers_of_f_and_pull_g_of_s_to_what_is_made_of_it(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    fs, _, t = batch
+    dtn = digits_dtn(f, dataclasses.replace(config, const_jitter=False, bf16=False), CPU)
+    gs = (t / 2).requires_grad_()
+    stress = torch.zeros(fs.shape[1])
+    stress[3] = 2
+    finish = Finish(1, enlarge=torch.neg, red=7.0, stress=stress)
+    losses = dtn.g_losses(gs, t, fs, t, finish)
+    far = f.features(-gs)[:, 3] - fs[:, 3]
+    assert losses["const"].item() == pytest.approx(
+        4 * far.square().mean().item() / len(stress), rel=1e-4
+    )
+    assert losses["red"].item() == pytest.approx((2 * gs).square().mean().item(), rel=1e-5)
+    between = dtn.g_losses(gs, t, fs, t, finish.between())
+    far = f.features(gs)[:, 3] - fs[:, 3]
+    assert between["const"].item() == pytest.approx(
+        4 * far.square().mean().item() / len(stress), rel=1e-4
+    )
+    assert "red" not in between
+
+
+def test_a_finish_may_have_weights_of_its_own(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = digits_dtn(f, config, CPU)
+    last = dataclasses.replace(config, steps=3)
+    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, 2, alpha=0.5, red=7.0))
+    seen: list[dict[str, float]] = []
+    monkeypatch.setattr(dtn, "g_step", lambda weights, _: seen.append(weights))
+    for step in range(3):
+        dtn.step(*batch, step)
+    before, between, enlarged = seen
+    assert (before["const"], before["red"]) == (config.alpha, 0)
+    assert between == before | {"const": 0.5}
+    assert enlarged == before | {"const": 0.5, "red": 7}
 
 
 def test_the_rate_falls_twice_where_there_is_a_finish() -> None:

@@ -30,6 +30,7 @@ from training.faces import (
     TrainedFaces,
     evening_weights,
     faces_config,
+    finish_of,
     load_faces,
     train_faces,
 )
@@ -138,14 +139,6 @@ def test_rare_faces_are_drawn_more_often() -> None:
     assert share == pytest.approx(0.25, abs=0.02)  # sqrt(100) of sqrt(900) + sqrt(100)
 
 
-def test_eq_8_chooses_the_smallest_distance(trained: TrainedFaces) -> None:
-    from_disk = torch.randint(0, 256, (5, 3, 152, 152), dtype=torch.uint8)
-    faces = Faces("x", list("abcde"), ["A", "A", "A", "B", "B"], from_disk)
-    chosen = best_of_several(trained, faces, ["A"])["Eq. 8's choice"](from_disk)
-    pictures, distances = emoji(trained, from_disk[[0, 2]].permute(0, 2, 3, 1))
-    assert torch.equal(chosen[0], pictures[distances.argmin()])
-
-
 @pytest.fixture
 def judge(tmp_path: Path) -> Recogniser:
     """Compares mean colours."""
@@ -189,7 +182,34 @@ def test_a_run_is_measured_by_one_command(
     fifths = [group["n"] for name, group in others if name.startswith("skin")]
     genders = [group["n"] for name, group in others if name.startswith("read as")]
     assert sum(fifths) == sum(genders) == 2
-    assert {path.name for path in run.folder.glob("*.json")} >= {"table4.json", "eq8.json"}
+    assert {path.name for path in run.folder.glob("*.json")} >= {"table4.json", "likeness.json"}
+
+
+def test_eq_8_is_measured_on_its_choice_beside_any_photo(
+    trained: TrainedFaces, judge: Recogniser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, green, blue = torch.eye(3).mul(200).add(20).byte()
+
+    def plain(colour: torch.Tensor, side: int) -> torch.Tensor:
+        return colour.view(3, 1, 1).expand(3, side, side)
+
+    # A's second picture is looked for; the others become red, green and blue emoji.
+    images = torch.stack([plain(c, 152) for c in (red, green, red, red, red, blue, blue)])
+    photos = [Faces("x", list("abcdefg"), [*"AAAABB", ""], images)]
+    drawn = torch.stack([plain(colour, 64) for colour in (red, green, blue)]).permute(0, 2, 3, 1)
+
+    def drawing(_: TrainedFaces, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert torch.equal(x, images[[0, 2, 3]].permute(0, 2, 3, 1))
+        return drawn, torch.tensor([3.0, 1.0, 2.0])
+
+    def upscale(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+    monkeypatch.setattr("training.face_evaluate.emoji", drawing)
+    chosen, any_of_them = best_of_several(trained, photos, ["A"], judge, tmp_path, upscale)
+    assert (chosen.n, chosen.gallery, chosen.median) == (1, 4, 1)  # green, nearest to green
+    assert (any_of_them.n, any_of_them.gallery) == (1, 4)
+    assert 1 < any_of_them.mean < 3.5  # red and blue are nearer to others: ranks of 3 and 3.5
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +313,7 @@ def test_other_domains_train_and_have_a_figure(
     [
         ({"finish": 4}, "of 4 steps the last 4 cannot be the finish"),
         ({"finish": 1, "t": "posters"}, "only emoji are enlarged"),
+        ({"stress_glasses": 2.0}, "wants an f that reads glasses"),
     ],
 )
 def test_a_finish_has_steps_before_it_and_emoji(
@@ -320,6 +341,12 @@ def test_a_run_is_finished_by_what_enlarges_its_emoji(
     assert not all(
         torch.equal(v, plain.g.state_dict()[k]) for k, v in finished.g.state_dict().items()
     )
+    stressed = dataclasses.replace(
+        own, finish_every=3, finish_alpha=1.5, red=5.0, glasses=True, stress_glasses=3.0
+    )
+    asked = finish_of(stressed, plain.f, upscaler, torch.device("cpu"))
+    assert (asked.steps, asked.every, asked.alpha, asked.red) == (2, 3, 1.5, 5)
+    assert torch.as_tensor(asked.stress).tolist() == [1] * (plain.f.width - 1) + [3]
     again = load_faces(run, data)  # which needs no upscaler any more
     assert all(torch.equal(v, again.g.state_dict()[k]) for k, v in finished.g.state_dict().items())
 

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from training.losses import const_loss, d_loss, gang_loss, logits_loss, tid_loss, tv_loss
+from training.losses import (
+    const_loss,
+    d_loss,
+    gang_loss,
+    logits_loss,
+    red_loss,
+    tid_loss,
+    tv_loss,
+)
 
 SURE = torch.tensor([[0.0, math.log(2), math.log(5)]])  # probabilities 1/8, 2/8, 5/8
 
@@ -75,3 +83,13 @@ def test_eq7_has_a_finite_slope_on_a_flat_picture() -> None:
     tv_loss(z).backward()
     assert z.grad is not None
     assert torch.isfinite(z.grad).all()
+
+
+def test_regularisation_by_denoising_pulls_a_picture_to_what_is_made_of_it() -> None:
+    x = torch.tensor([[[[0.5, -0.5]]]], requires_grad=True)
+    larger = torch.tensor([[[[1.2, 0.8, 0.0, 0.2], [1.0, 1.0, 0.2, 0.0]]]], requires_grad=True)
+    loss = red_loss(x, larger)  # reduced, and clipped to 1: 0.95 and 0.1
+    assert loss.item() == pytest.approx((0.45**2 + 0.6**2) / 2)
+    loss.backward()
+    assert larger.grad is None and x.grad is not None
+    assert x.grad.flatten().tolist() == pytest.approx([-0.45, -0.6])
