@@ -150,8 +150,9 @@ JUDGE = ClassifierConfig(
     augment=Augment(thicken=0, neighbours=0, invert=0, tint=0, brightness=0.1, cutout=0.2),
 )
 
-EMOJI = FacesConfig(
-    steps=17_000,
+# The emoji without a finish.
+EMOJI_PLAIN = FacesConfig(
+    steps=13_000,
     batch=16,
     lr=4e-4,
     alpha=8.0,
@@ -170,6 +171,11 @@ EMOJI = FacesConfig(
     appearance=2.0,
     glasses=True,
     remove=2,
+)
+
+EMOJI = dataclasses.replace(
+    EMOJI_PLAIN,
+    steps=17_000,
     finish=4000,
     finish_every=2,
     finish_alpha=6.0,
@@ -178,16 +184,7 @@ EMOJI = FacesConfig(
 )
 
 EMOJI_FIRST = dataclasses.replace(
-    EMOJI,
-    alpha=1.0,
-    s_views=0,
-    const_jitter=False,
-    glasses=False,
-    finish=0,
-    finish_every=1,
-    finish_alpha=None,
-    red=0.0,
-    stress_glasses=1.0,
+    EMOJI_PLAIN, alpha=1.0, s_views=0, const_jitter=False, glasses=False
 )
 
 # Of G(x) inside L_CONST.

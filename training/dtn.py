@@ -283,9 +283,9 @@ class DTN:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
-            finish = self.finish if kind.finishing else NO_FINISH
-            if not kind.enlarged:
-                finish = finish.between()
+            finish = NO_FINISH
+            if kind.finishing:
+                finish = self.finish if kind.enlarged else self.finish.between()
             losses |= self.g_losses(gs, gt, fs, t, finish)
         weights = {
             "gang": 1.0,

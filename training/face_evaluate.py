@@ -75,32 +75,38 @@ def best_of_several(
     trained: TrainedFaces,
     photos: Sequence[Faces],
     people: list[str],
-    judge: Recogniser,
+    judges: Sequence[Recogniser],
     cache: Path,
     upscale: Upscale,
     seed: int = 0,
 ) -> list[table4.Row]:
-    """Two rows of Table 4: of each of `people` Eq. 8's choice among their pictures, and any.
+    """Two rows of Table 4 for each of `judges`: of each of `people` Eq. 8's choice among their
+    pictures, and any.
 
     The second picture of a person is the one to be found and is never chosen from. Emoji are as
     delivered; any: LOTS draws for everyone.
     """
-    identities = [name for faces in photos for name in faces.identities]
-    gallery = table4.gallery_before(judge, photos, table4.search(identities, people), cache)
+    wanted = table4.search([name for faces in photos for name in faces.identities], people)
+    galleries = [table4.gallery_before(judge, photos, wanted, cache) for judge in judges]
     random = torch.Generator().manual_seed(seed)
-    chosen, drawn = [], []
+    chosen: list[list[Tensor]] = [[] for _ in judges]
+    drawn: list[list[Tensor]] = [[] for _ in judges]
     for i, person in enumerate(tqdm(people, "Eq. 8", leave=False)):
         own = [k for k, name in enumerate(photos[0].identities) if name == person]
         candidates = torch.tensor([own[0], *own[2:]])
         pictures, distances = emoji(trained, photos[0].images[candidates].permute(0, 2, 3, 1))
         large = table4.enlarge(area(upscale(pictures), DELIVERED))
-        found = table4.ranks(judge.embed(large).cpu(), torch.full((len(pictures),), i), gallery)
-        chosen.append(found[distances.argmin()])
-        drawn.append(found[torch.randint(len(found), (LOTS,), generator=random)])
-    rows = {CHOSEN: torch.stack(chosen), DRAWN: torch.cat(drawn)}
+        best = distances.argmin(0, keepdim=True)
+        lots = torch.randint(len(pictures), (LOTS,), generator=random)
+        mates = torch.full((len(pictures),), i)
+        for k, judge in enumerate(judges):
+            found = table4.ranks(judge.embed(large).cpu(), mates, galleries[k])
+            chosen[k].append(found[best])
+            drawn[k].append(found[lots])
     return [
-        replace(table4.row(judge.name, name, found, len(gallery)), n=len(people))
-        for name, found in rows.items()
+        replace(table4.row(judge.name, name, torch.cat(found[k]), len(galleries[k])), n=len(people))
+        for k, judge in enumerate(judges)
+        for name, found in ((CHOSEN, chosen), (DRAWN, drawn))
     ]
 
 
@@ -232,8 +238,7 @@ def evaluate_faces(run: Run, trained: TrainedFaces, data: Path, upscale: Upscale
         in_s,
     )
     several = [name for name in people if counts[name] >= 4]
-    for each in net:
-        table.rows.extend(best_of_several(trained, photos, several, each, cache, upscale))
+    table.rows.extend(best_of_several(trained, photos, several, net, cache, upscale))
     table4.write(table, run.folder)
 
     probes = table4.search(lfw.identities, people).probes

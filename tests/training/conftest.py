@@ -6,13 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from tests.training import tfjs_model
 from tests.training.small import SIZES, grey_digits
+from tests.training.tfjs_model import integers, node
 from training.config import Augment, ClassifierConfig, DigitsConfig, preset
 from training.data import Digits, load_digits
+from training.networks import DigitNet, frozen, to_unit
+from training.recognisers import Crop, FaceNet, Recogniser
 from training.render import house_numbers
 from training.run import Run
-from training.train import Trained, train, write_metrics
+from training.tfjs import GraphModel, read
+from training.train import Trained, features, train, write_metrics
 
 TINY_F = ClassifierConfig(
     steps=4, real=16, rendered=8, rendered_pictures=20, warmup=2, augment=Augment()
@@ -55,3 +61,29 @@ def trained(run: Run, data: Path) -> Trained:
     result = train(run, data)
     write_metrics(run, result)
     return result
+
+
+@pytest.fixture(scope="session")
+def f(digits: Digits) -> DigitNet:
+    torch.manual_seed(0)
+    net = DigitNet().train()
+    net(to_unit(digits.svhn_train.images[:32]))  # statistics that are not 0 and 1
+    return frozen(net)
+
+
+@pytest.fixture
+def batch(f: DigitNet, digits: Digits) -> tuple[Tensor, Tensor, Tensor]:
+    t = digits.mnist_test.images[:8]
+    return features(f, digits.svhn_train.images[:8]), features(f, t), to_unit(t)
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Recogniser:
+    """Compares mean colours."""
+    nodes = [
+        node("x", "Placeholder"),
+        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
+        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
+    ]
+    path = tfjs_model.write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
+    return Recogniser("MobileFaceNet", FaceNet(Crop(8), GraphModel(read(path), "y")))

@@ -11,27 +11,13 @@ from torch import Tensor, nn
 
 from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, Finish, decayed, draws, epochs, train_dtn, transfer
+from training.dtn import DTN, draws, epochs, train_dtn, transfer
 from training.losses import const_loss
-from training.networks import DigitNet, frozen, to_unit
+from training.networks import DigitNet
 from training.run import Run
 from training.train import digits_domains, digits_dtn, evening_weights, features, view_features
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def f(digits: Digits) -> DigitNet:
-    torch.manual_seed(0)
-    net = DigitNet().train()
-    net(to_unit(digits.svhn_train.images[:32]))  # statistics that are not 0 and 1
-    return frozen(net)
-
-
-@pytest.fixture
-def batch(f: DigitNet, digits: Digits) -> tuple[Tensor, Tensor, Tensor]:
-    t = digits.mnist_test.images[:8]
-    return features(f, digits.svhn_train.images[:8]), features(f, t), to_unit(t)
 
 
 def weights(net: nn.Module) -> dict[str, Tensor]:
@@ -209,95 +195,6 @@ def test_l_const_may_be_of_a_jittered_picture(
         (slope,) = torch.autograd.grad(losses["const"], gs)
         assert slope.abs().sum() > 0
     assert (seen[-1] - t).abs().mean() < 0.5  # it is still the picture
-
-
-def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
-    f: DigitNet,
-    config: DTNConfig,
-    batch: tuple[Tensor, Tensor, Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = digits_dtn(f, config, CPU)
-
-    def enlarge(x: Tensor) -> Tensor:
-        return nn.functional.interpolate(x.float(), scale_factor=2)
-
-    last = dataclasses.replace(config, steps=6, bf16=False, const_jitter=False)
-    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(4, 2, enlarge))
-    sides: list[int] = []
-    drawn: list[Tensor] = []
-    shown: list[Tensor] = []
-    real_features, real_d_step, real_generate = DigitNet.features, dtn.d_step, dtn.generate
-
-    def features(self: DigitNet, x: Tensor) -> Tensor:
-        sides.append(x.shape[-1])
-        return real_features(self, nn.functional.avg_pool2d(x, x.shape[-1] // 32))
-
-    def generate(*inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        gs, gt = real_generate(*inputs)
-        drawn.append(gs)
-        return gs, gt
-
-    def d_step(gs: Tensor, *others: Any) -> Tensor:
-        shown.append(gs)
-        return real_d_step(gs, *others)
-
-    monkeypatch.setattr(DigitNet, "features", features)
-    monkeypatch.setattr(dtn, "generate", generate)
-    monkeypatch.setattr(dtn, "d_step", d_step)
-    for step in range(6):
-        dtn.step(*batch, step)
-    assert sides == [32, 32, 64, 32, 64, 32]
-    assert all(seen is gs for gs, seen in zip(drawn, shown, strict=True))
-
-
-def test_a_finish_may_stress_numbers_of_f_and_pull_g_of_s_to_what_is_made_of_it(
-    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    fs, _, t = batch
-    dtn = digits_dtn(f, dataclasses.replace(config, const_jitter=False, bf16=False), CPU)
-    gs = (t / 2).requires_grad_()
-    stress = torch.zeros(fs.shape[1])
-    stress[3] = 2
-    finish = Finish(1, enlarge=torch.neg, red=7.0, stress=stress)
-    losses = dtn.g_losses(gs, t, fs, t, finish)
-    far = f.features(-gs)[:, 3] - fs[:, 3]
-    assert losses["const"].item() == pytest.approx(
-        4 * far.square().mean().item() / len(stress), rel=1e-4
-    )
-    assert losses["red"].item() == pytest.approx((2 * gs).square().mean().item(), rel=1e-5)
-    between = dtn.g_losses(gs, t, fs, t, finish.between())
-    far = f.features(gs)[:, 3] - fs[:, 3]
-    assert between["const"].item() == pytest.approx(
-        4 * far.square().mean().item() / len(stress), rel=1e-4
-    )
-    assert "red" not in between
-
-
-def test_a_finish_may_have_weights_of_its_own(
-    f: DigitNet,
-    config: DTNConfig,
-    batch: tuple[Tensor, Tensor, Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    own = digits_dtn(f, config, CPU)
-    last = dataclasses.replace(config, steps=3)
-    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, 2, alpha=0.5, red=7.0))
-    seen: list[dict[str, float]] = []
-    monkeypatch.setattr(dtn, "g_step", lambda weights, _: seen.append(weights))
-    for step in range(3):
-        dtn.step(*batch, step)
-    before, between, enlarged = seen
-    assert (before["const"], before["red"]) == (config.alpha, 0)
-    assert between == before | {"const": 0.5}
-    assert enlarged == before | {"const": 0.5, "red": 7}
-
-
-def test_the_rate_falls_twice_where_there_is_a_finish() -> None:
-    rates = [decayed(1.0, step, 100, 20) for step in range(100)]
-    assert (rates[0], rates[40], rates[80], rates[90]) == pytest.approx((1, 0.5, 0.5, 0.25))
-    assert rates[79] < 0.001 and rates[99] < 0.01
-    assert decayed(1.0, 50, 100, 0) == pytest.approx(0.5)
 
 
 def test_l_const_in_logits_wants_a_classifier(f: DigitNet, config: DTNConfig) -> None:

@@ -1,9 +1,14 @@
 """What emoji are measured by, on tensors made here; a whole run's measures: test_faces.py."""
 
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 import torch
 
-from training.face_evaluate import auc, detection, spread
+from training.face_data import Faces
+from training.face_evaluate import auc, best_of_several, detection, spread
+from training.recognisers import Recogniser
 
 
 def test_spread_is_the_mean_distance_of_pairs() -> None:
@@ -28,3 +33,33 @@ def test_pictures_of_one_kind_cannot_be_told_apart(monkeypatch: pytest.MonkeyPat
 
 def test_auc_by_hand() -> None:
     assert auc(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0, 3.0])) == pytest.approx(3.5 / 6)
+
+
+def test_eq_8_is_measured_on_its_choice_beside_any_photo(
+    judge: Recogniser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, green, blue = torch.eye(3).mul(200).add(20).byte()
+
+    def plain(colour: torch.Tensor, side: int) -> torch.Tensor:
+        return colour.view(3, 1, 1).expand(3, side, side)
+
+    # A's second picture is looked for; the others become red, green and blue emoji.
+    images = torch.stack([plain(c, 152) for c in (red, green, red, red, red, blue, blue)])
+    photos = [Faces("x", list("abcdefg"), [*"AAAABB", ""], images)]
+    drawn = torch.stack([plain(colour, 64) for colour in (red, green, blue)]).permute(0, 2, 3, 1)
+
+    def drawing(_: None, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert torch.equal(x, images[[0, 2, 3]].permute(0, 2, 3, 1))
+        return drawn, torch.tensor([3.0, 1.0, 2.0])
+
+    def upscale(x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+    monkeypatch.setattr("training.face_evaluate.emoji", drawing)
+    nobody = cast(Any, None)  # `drawing` needs no networks
+    found = best_of_several(nobody, photos, ["A"], [judge, judge], tmp_path, upscale)
+    assert found[:2] == found[2:]
+    chosen, any_of_them = found[:2]
+    assert (chosen.n, chosen.gallery, chosen.median) == (1, 4, 1)  # green, nearest to green
+    assert (any_of_them.n, any_of_them.gallery) == (1, 4)
+    assert 1 < any_of_them.mean < 3.5  # red and blue are nearer to others: ranks of 3 and 3.5

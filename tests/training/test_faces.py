@@ -15,14 +15,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from service.manifest import Manifest
-from tests.training import tfjs_model
 from tests.training.small import write_artwork, write_faces, write_resnet29
-from tests.training.tfjs_model import integers, node
 from training import cli
 from training.config import FacesConfig, preset
-from training.face_data import Faces
 from training.face_domains import draw_avatars, face_domains, shrunk, source
-from training.face_evaluate import best_of_several, emoji
+from training.face_evaluate import emoji
 from training.face_export import export_faces
 from training.face_features import APPEARANCE, COLOURS
 from training.faces import (
@@ -37,10 +34,9 @@ from training.faces import (
 from training.glasses import teach_glasses
 from training.likeness import KINDS
 from training.paper_commands import evaluate
-from training.recognisers import Crop, FaceNet, Recogniser
+from training.recognisers import Recogniser
 from training.resnet29 import FEATURES
 from training.run import Run
-from training.tfjs import GraphModel, read
 from training.upscaler import Training, Upscaler, UpscalerConfig, export_upscaler
 
 
@@ -139,18 +135,6 @@ def test_rare_faces_are_drawn_more_often() -> None:
     assert share == pytest.approx(0.25, abs=0.02)  # sqrt(100) of sqrt(900) + sqrt(100)
 
 
-@pytest.fixture
-def judge(tmp_path: Path) -> Recogniser:
-    """Compares mean colours."""
-    nodes = [
-        node("x", "Placeholder"),
-        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
-        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
-    ]
-    path = tfjs_model.write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
-    return Recogniser("MobileFaceNet", FaceNet(Crop(8), GraphModel(read(path), "y")))
-
-
 def test_a_run_is_measured_by_one_command(
     trained: TrainedFaces,
     run: Run,
@@ -183,33 +167,6 @@ def test_a_run_is_measured_by_one_command(
     genders = [group["n"] for name, group in others if name.startswith("read as")]
     assert sum(fifths) == sum(genders) == 2
     assert {path.name for path in run.folder.glob("*.json")} >= {"table4.json", "likeness.json"}
-
-
-def test_eq_8_is_measured_on_its_choice_beside_any_photo(
-    trained: TrainedFaces, judge: Recogniser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    red, green, blue = torch.eye(3).mul(200).add(20).byte()
-
-    def plain(colour: torch.Tensor, side: int) -> torch.Tensor:
-        return colour.view(3, 1, 1).expand(3, side, side)
-
-    # A's second picture is looked for; the others become red, green and blue emoji.
-    images = torch.stack([plain(c, 152) for c in (red, green, red, red, red, blue, blue)])
-    photos = [Faces("x", list("abcdefg"), [*"AAAABB", ""], images)]
-    drawn = torch.stack([plain(colour, 64) for colour in (red, green, blue)]).permute(0, 2, 3, 1)
-
-    def drawing(_: TrainedFaces, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        assert torch.equal(x, images[[0, 2, 3]].permute(0, 2, 3, 1))
-        return drawn, torch.tensor([3.0, 1.0, 2.0])
-
-    def upscale(x: torch.Tensor) -> torch.Tensor:
-        return x.repeat_interleave(8, 1).repeat_interleave(8, 2)
-
-    monkeypatch.setattr("training.face_evaluate.emoji", drawing)
-    chosen, any_of_them = best_of_several(trained, photos, ["A"], judge, tmp_path, upscale)
-    assert (chosen.n, chosen.gallery, chosen.median) == (1, 4, 1)  # green, nearest to green
-    assert (any_of_them.n, any_of_them.gallery) == (1, 4)
-    assert 1 < any_of_them.mean < 3.5  # red and blue are nearer to others: ranks of 3 and 3.5
 
 
 @pytest.fixture(scope="module")
