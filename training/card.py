@@ -31,6 +31,8 @@ ROWS = {
     "median_rank_share_of_chosen_faceres": "the same as a share of the gallery",
     "median_rank_of_any_faceres": "faceres, any of these photos instead",
     "median_rank_share_of_any_faceres": "the same as a share of the gallery",
+    "rank_of_chosen_to_any_MobileFaceNet": "MobileFaceNet, what the choice multiplies a rank by",
+    "rank_of_chosen_to_any_faceres": "faceres, what the choice multiplies a rank by",
     "lookup_median_rank_MobileFaceNet": "MobileFaceNet, the nearest of 8,000 avatars instead",
     "lookup_median_rank_faceres": "faceres, the nearest of 8,000 avatars instead",
     "skin_spearman": "skin, Spearman of L* between photo and emoji",
@@ -47,6 +49,8 @@ def _figure(name: str, metric: dict[str, Any]) -> str:
     value = metric["value"]
     share = "accuracy" in name or name.startswith(("nearest", "taught"))
     shown = f"{100 * value:.2f} %" if share else f"{value}"
+    if error := metric.get("times_or_by"):
+        shown += f" (95 %: {value / error:.3f} to {value * error:.3f})"
     return f"| {ROWS.get(name, name)} | {shown} | `{metric['split']}` ({metric['n']:,}) |"
 
 
@@ -100,6 +104,16 @@ def _joined(config: dict[str, Any]) -> str:
     return ", joined with " + "\nand with ".join(parts) if parts else ""
 
 
+def _measured_from(config: dict[str, Any]) -> str:
+    """What the distance is measured from."""
+    if not config.get("expect"):
+        return "`f_distance` of\n`distance.onnx` is ‖f(x) − f(G(x))‖."
+    return """`f_distance` of
+`distance.onnx` is ‖f(x) − f(G(x))‖, where f(x) stands for what is to be expected of f on other
+photographs of the person: a linear map, learned of those people of s whose names are known from
+how f scatters between them and within the photographs of one."""
+
+
 def face_card(manifest: dict[str, Any]) -> str:
     """The card of a model of faces."""
     training, data = manifest["training"], manifest["data"]
@@ -123,7 +137,7 @@ Protocol: {data["protocol"]} ({splits}). No person of the figures was seen in tr
 
 Input `x`: uint8 [N, H, W, 3], an aligned face: eyes level, their midpoint at (0.50, 0.48) of the
 side, their distance 0.27 of it; `detect.onnx` finds faces and eyes. Output `y`: uint8
-[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it.
+[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it. {_measured_from(training["config"])}
 
 Limits: {manifest["limits"]}
 

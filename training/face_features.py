@@ -8,7 +8,8 @@ shows skin in the light of its place; who somebody is tells which skin to expect
 a photograph are first corrected for its exposure.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,7 +102,7 @@ class FaceFeatures(nn.Module):
     K is 256, or 281 with the appearance part, which corrects the exposure of photographs, and one
     more with `glasses`. Every number has mean 0 and deviation 1 over the training photographs
     (times `weight` in the appearance part). `remove` [256, n] are orthonormal directions of the
-    identity part that are set to zero.
+    identity part that are set to zero; `expect` [K, K], or nothing [0, K], is for `expected`.
     """
 
     rows: Tensor
@@ -109,6 +110,7 @@ class FaceFeatures(nn.Module):
     mean: Tensor
     deviation: Tensor
     remove: Tensor
+    expect: Tensor
     skin: Tensor
     skin_mean: Tensor
 
@@ -128,6 +130,7 @@ class FaceFeatures(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("remove", torch.zeros(FEATURES, 0))
+        self.register_buffer("expect", torch.zeros(0, width))
         self.register_buffer("skin", torch.zeros(FEATURES))
         self.register_buffer("skin_mean", torch.zeros(()))
         self.weight = weight
@@ -184,6 +187,14 @@ class FaceFeatures(nn.Module):
         """f(x)."""
         return self.standardised(self.raw(x), photograph=x.shape[-1] == SIDE)
 
+    def expected(self, fx: Tensor) -> Tensor:
+        """What to expect of other photographs of somebody, of f(x) of one: [B, K] to [B, K].
+
+        Eq. 8 is to find the emoji that shows the person; half of how f(x) varies is the light, the
+        hair and the camera of the day. f(x) itself where `fit_expected` did not teach it.
+        """
+        return fx @ self.expect.T if len(self.expect) else fx
+
     def fit(self, photographs: Tensor, avatars: Tensor, directions: int) -> None:
         """Learn from raw numbers of training photographs [N, n] what to expect of faces; remove
         the `directions` in which avatars [M, n] differ most from photographs as a whole.
@@ -210,6 +221,28 @@ class FaceFeatures(nn.Module):
             direction = torch.linalg.solve(within, t.mean(0) - s.mean(0))
             direction = direction - self.remove @ (self.remove.T @ direction)
             self.remove = torch.cat([self.remove, (direction / direction.norm())[:, None]], 1)
+
+    def fit_expected(self, fs: Tensor, people: Sequence[str]) -> None:
+        """Learn `expected` from f(s) [N, K] and whom each shows ("" where nobody is known).
+
+        It is the Wiener filter: how f scatters between people over that and how it scatters
+        within the photographs of one. Raises ValueError where nobody has two photographs.
+        """
+        count = Counter(name for name in people if name)
+        known = [i for i, name in enumerate(people) if count[name] > 1]
+        if not known:
+            raise ValueError("nobody has two photographs: nothing to expect of the other one")
+        order = {name: i for i, name in enumerate(sorted({people[i] for i in known}))}
+        person = torch.tensor([order[people[i]] for i in known], device=fs.device)
+        z = fs[known].double()
+        n = person.bincount().double()[:, None]
+        means = torch.zeros_like(z[: len(order)]).index_add_(0, person, z) / n
+        apart = z - means[person]
+        within = apart.T @ apart / (len(z) - len(order))
+        between = means.T.cov(correction=0) - (1 / n).mean() * within
+        share, axes = torch.linalg.eigh(between)
+        between = axes * share.clamp(min=0) @ axes.T
+        self.expect = (between @ torch.linalg.pinv(between + within, hermitian=True)).float()
 
     def fit_skin(self, identity: Tensor, seen: Tensor) -> None:
         """Learn by ridge regression which `light` to expect of whom; no label is used."""

@@ -118,8 +118,8 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
     finish = finish_of(config, f, upscaler, run.device)
     if state := run.load("f.pt"):
-        f.remove = state["remove"]
-        f.load_state_dict(state)
+        f.remove, f.expect = state["remove"], state.get("expect", f.expect)
+        f.load_state_dict({"expect": f.expect} | state)
     else:
         fit(f, config, data, cache)
         run.save("f.pt", f.state_dict())

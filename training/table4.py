@@ -100,9 +100,13 @@ def ranks(probes: Tensor, mates: Tensor, gallery: Tensor) -> Tensor:
     half, as if ties were broken by lot.
     """
     scores = probes @ gallery.T
-    own = scores.gather(1, mates[:, None])
-    above = (scores > own).sum(1)
-    level = (scores == own).sum(1) - 1
+    return places(scores.gather(1, mates[:, None])[:, 0], scores) - 0.5  # the mate is in gallery
+
+
+def places(own: Tensor, others: Tensor) -> Tensor:
+    """The ranks of scores `own` [P] among those of `others` [P, M], as `ranks` counts them: [P]."""
+    above = (others > own[:, None]).sum(1)
+    level = (others == own[:, None]).sum(1)
     return 1 + above + level / 2
 
 
