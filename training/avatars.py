@@ -37,20 +37,22 @@ SHIRT = {"primary": "#5b8fb9", "secondary": "#39618a", "accent": "#f2f2f2"}
 FRAME = "#333"
 LENS = ("rgba(150,150,175,.5)", "rgba(205,215,235,.3)")  # the artwork's tint, and ours
 
+DESIGN = 2  # of T; raise it where avatars come to look different: what is cached is drawn anew
 SKIN: tuple[Colour, ...] = (
     (250, 226, 212), (244, 208, 184), (234, 190, 158), (220, 170, 134), (198, 146, 108),
     (172, 118, 84), (140, 90, 62), (108, 68, 48), (80, 50, 38), (60, 38, 30),
 )  # fmt: skip
 LIPS: tuple[Colour, ...] = ((206, 62, 84), (176, 50, 62), (132, 38, 48))
+# Browns are as red as in photographs (red over green 1.3, as f reads s), or g draws them auburn.
 HAIR: dict[str, Colour] = {
-    "black": (26, 21, 18),
-    "dark brown": (58, 36, 24),
-    "brown": (92, 58, 36),
-    "light brown": (140, 94, 56),
-    "auburn": (124, 50, 26),
-    "red": (184, 84, 46),
-    "blond": (216, 178, 104),
-    "light blond": (238, 214, 158),
+    "black": (27, 22, 18),
+    "dark brown": (56, 41, 29),
+    "brown": (86, 65, 46),
+    "light brown": (128, 99, 71),
+    "auburn": (110, 62, 40),
+    "red": (170, 98, 60),
+    "blond": (202, 170, 118),
+    "light blond": (230, 210, 168),
     "grey": (146, 146, 146),
     "white": (224, 222, 218),
 }

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.augment import jittered
-from training.avatars import avatars
+from training.avatars import DESIGN, avatars
 from training.config import Augment, FacesConfig
 from training.face_data import LABELLED, STUDIO, Faces, read_faces, split_by_identity
 from training.face_features import FaceFeatures, raw_features
@@ -52,7 +52,7 @@ def draw_avatars(cache: Path, n: int, seed: int = 0) -> tuple[Tensor, list[dict[
 
     The artwork is fetched by npm where it is not in `cache` yet. T is drawn with seed 0.
     """
-    name = f"avatars-{n}" if seed == 0 else f"avatars-{n}-{seed}"
+    name = f"avatars{DESIGN}-{n}" if seed == 0 else f"avatars{DESIGN}-{n}-{seed}"
     pictures, table = cache / f"{name}.npy", cache / f"{name}.json"
     if not table.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def read(
 ) -> Tensor:
     """Raw numbers [N, n] of f for `face_pictures`, computed once, float16 in `cache`; of their
     jittered copies where `view`, the number of such a copy, is not 0."""
-    name = f"avatars-{config.avatars}" if kind == "avatars" else kind.replace(" ", "-")
+    name = f"avatars{DESIGN}-{config.avatars}" if kind == "avatars" else kind.replace(" ", "-")
     name += f"-view{view}" if view else ""
     path = cache / f"{what_is_read(f)}-{name}.npy"
     device = f.mean.device
