@@ -75,7 +75,7 @@ class TransferGraph(nn.Module):
 
     def expected(self, fx: Tensor) -> Tensor:
         """What Eq. 8 measures from: f(x), unless f knows what to expect of the person."""
-        return cast(Tensor, self.f.expected(fx)) if hasattr(self.f, "expected") else fx
+        return cast(Any, self.f).expected(fx) if hasattr(self.f, "expected") else fx
 
     def draw(self, features: Tensor) -> Tensor:
         """g of features [N, K] as a picture uint8 [N, h, w, C]."""
