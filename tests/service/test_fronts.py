@@ -54,7 +54,7 @@ def lives(pid: int) -> bool:
     """Whether a process runs; one that has ended and whose end nobody has noticed does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before the open, or before the read
         return False
 
 
