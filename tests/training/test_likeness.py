@@ -1,13 +1,10 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.training import tfjs_model
-from tests.training.tfjs_model import integers, node
 from training.likeness import (
     TRAITS,
     Correlation,
@@ -24,9 +21,8 @@ from training.likeness import (
     skin,
     write,
 )
-from training.recognisers import Crop, FaceNet, Recogniser
+from training.recognisers import Recogniser
 from training.table4 import enlarge
-from training.tfjs import GraphModel, read
 
 Colour = tuple[int, int, int]
 WHITE, SKIN, BROWN = (255, 255, 255), (220, 170, 134), (92, 58, 36)
@@ -148,15 +144,8 @@ def test_figures_are_shown_from_their_file(tmp_path: Path) -> None:
     assert lines[4].split()[6:8] == ["-", "40.0%"]
 
 
-def test_measures_pairs_of_pictures(tmp_path: Path) -> None:
+def test_measures_pairs_of_pictures(judge: Recogniser) -> None:
     """The mean colour stands in for a judge; avatars with glasses are dark ones."""
-    nodes = [
-        node("x", "Placeholder"),
-        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
-        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
-    ]
-    path = tfjs_model.write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
-    judge = Recogniser("mean", FaceNet(Crop(8), GraphModel(read(path), "y")))
     shades = torch.tensor([120, 140, 160, 180, 200, 220])
     photos = torch.cat([face((int(v), int(v) - 20, 40), BROWN) for v in shades])
     green = torch.tensor([True, False] * 3)
@@ -166,5 +155,5 @@ def test_measures_pairs_of_pictures(tmp_path: Path) -> None:
     found = likeness(photos, traits, small, small, traits, [judge])
     assert found.hair == Correlation(None, 6)  # all the same
     assert found.skin.n == 6
-    agreed = found.traits["mean"]["glasses"]
+    agreed = found.traits[judge.name]["glasses"]
     assert (agreed.agree, agreed.kappa, agreed.probe_on_avatars) == (1, 1, 1)

@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.tfjs_model import integers, node, write
 from training import table4 as t4
 from training.face_data import Faces
-from training.recognisers import Crop, FaceNet, Recogniser
+from training.recognisers import Recogniser
 from training.table4 import enlarge, ranks, row, search, show, table4
-from training.tfjs import GraphModel, read
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-
-
-@pytest.fixture
-def judge(tmp_path: Path) -> Recogniser:
-    """Compares mean colours, from black at the origin."""
-    nodes = [
-        node("x", "Placeholder"),
-        node("mean", "Mean", "x", "axes", keep_dims={"b": True}),
-        node("y", "Squeeze", "mean", squeeze_dims=integers(1, 2)),
-    ]
-    path = write(tmp_path / "mean.json", nodes, {"axes": np.int32([1, 2])})
-    return Recogniser("colours", FaceNet(Crop(8), GraphModel(read(path), "y")))
 
 
 def faces(name: str, **colours: tuple[int, int, int]) -> Faces:
@@ -114,7 +100,7 @@ def test_table4_by_hand(judge: Recogniser, tmp_path: Path) -> None:
     assert rows["random"].n == 2
 
     kept = t4.write(table, tmp_path)
-    assert json.loads(kept.read_text())["rows"][0]["judge"] == "colours"
+    assert json.loads(kept.read_text())["rows"][0]["judge"] == "MobileFaceNet"
     text = show(kept)
     assert "paper: DTN" in text
     assert "Our gallery: 3 lfw, 2 generated; 1 of it were in s." in text
@@ -123,11 +109,11 @@ def test_table4_by_hand(judge: Recogniser, tmp_path: Path) -> None:
 def test_an_embedding_is_kept_until_its_pictures_change(judge: Recogniser, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = t4.embeddings(judge, PHOTOS[0], cache)
-    assert [path.name for path in cache.iterdir()] == ["colours-lfw.npz"]
-    with np.load(cache / "colours-lfw.npz") as kept:
+    assert [path.name for path in cache.iterdir()] == ["MobileFaceNet-lfw.npz"]
+    with np.load(cache / "MobileFaceNet-lfw.npz") as kept:
         values = {name: kept[name] for name in kept}
     values["embeddings"] = values["embeddings"] * 0
-    np.savez(cache / "colours-lfw.npz", **values)
+    np.savez(cache / "MobileFaceNet-lfw.npz", **values)
     assert not t4.embeddings(judge, PHOTOS[0], cache).any()  # taken from the cache
     images = PHOTOS[0].images.clone()
     other = Faces("lfw", PHOTOS[0].files, PHOTOS[0].identities, images)
