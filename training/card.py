@@ -104,6 +104,14 @@ def _joined(config: dict[str, Any]) -> str:
     return ", joined with " + "\nand with ".join(parts) if parts else ""
 
 
+def _exaggerated(config: dict[str, Any]) -> str:
+    """What else g is given than f(x)."""
+    factor = config.get("caricature", 1.0)
+    if factor == 1:
+        return ""
+    return f" An emoji is\na caricature: of f(x), g is given what tells who it is times {factor:g}."
+
+
 def _measured_from(config: dict[str, Any]) -> str:
     """What the distance is measured from."""
     if not config.get("expect"):
@@ -117,6 +125,7 @@ how f scatters between them and within the photographs of one."""
 def face_card(manifest: dict[str, Any]) -> str:
     """The card of a model of faces."""
     training, data = manifest["training"], manifest["data"]
+    config = training["config"]
     splits = ", ".join(f"{name} {size:,}" for name, size in data["splits"].items())
     return f"""# {manifest["name"]}@{manifest["version"]}
 
@@ -124,8 +133,8 @@ def face_card(manifest: dict[str, Any]) -> str:
 
 A Domain Transfer Network (Taigman, Polyak and Wolf 2016), G = g∘f. f is a face recognition
 network that was given (dlib's ResNet-29, 256 numbers, trained by its author to tell people
-apart){_joined(training["config"])}. It stays frozen; g was
-learned from photographs and avatars, without a pair and without a label.
+apart){_joined(config)}. It stays frozen; g was
+learned from photographs and avatars, without a pair and without a label.{_exaggerated(config)}
 
 {_figures(manifest)}
 
@@ -137,7 +146,7 @@ Protocol: {data["protocol"]} ({splits}). No person of the figures was seen in tr
 
 Input `x`: uint8 [N, H, W, 3], an aligned face: eyes level, their midpoint at (0.50, 0.48) of the
 side, their distance 0.27 of it; `detect.onnx` finds faces and eyes. Output `y`: uint8
-[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it. {_measured_from(training["config"])}
+[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it. {_measured_from(config)}
 
 Limits: {manifest["limits"]}
 

@@ -74,6 +74,11 @@ def data(data: Path, files: tuple[str, ...], packages: bool, example: Path | Non
     type=click.IntRange(0),
     help="How many of them, at the end, have f see G(s) enlarged (emoji).",
 )
+@click.option(
+    "--caricature",
+    type=click.FloatRange(0, min_open=True),
+    help="By what emoji exaggerate who it is; 1: not at all.",
+)
 @click.option("--batch", type=click.IntRange(2), help="Pictures of s in a step, and of t.")
 @click.option("--lr", type=float, help="Learning rate of g and D.")
 @click.option("--alpha", type=float, help="Weight of L_CONST.")

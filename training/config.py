@@ -108,6 +108,7 @@ class FacesConfig(DTNConfig):
     glasses: bool = False  # f reads spectacles, too, of a network taught for that
     remove: int = 0  # directions of f that only tell drawings from photographs
     expect: bool = False  # Eq. 8 measures from what f expects of the person's other photographs
+    caricature: float = 1.0  # a factor of who it is, in what a finished g is given
     finish: int = 0  # steps at the end in which f sees G(s) enlarged, as it is delivered
     finish_every: int = 1  # in every so many of them; in the others it sees G(s) itself
     # In all of them:
@@ -125,6 +126,8 @@ class FacesConfig(DTNConfig):
             )
         if self.stress_glasses != 1 and not self.glasses:
             raise ValueError("stress_glasses wants an f that reads glasses")
+        if self.caricature <= 0:
+            raise ValueError(f"a caricature of {self.caricature} shows nobody: at least above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,7 @@ EMOJI = dataclasses.replace(
     finish_alpha=6.0,
     red=100.0,
     stress_glasses=2.0,
+    caricature=1.75,
 )
 
 EMOJI_FIRST = dataclasses.replace(

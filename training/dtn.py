@@ -80,6 +80,7 @@ class Finish:
     alpha: float | None = None  # weight of L_CONST, if another
     red: float = 0.0  # weight of how far G(s) is from that
     stress: Tensor | float = 1.0  # factors of f's numbers in L_CONST, [K]
+    caricature: Tensor | float = 1.0  # factors of f(s), for g and for L_CONST, [K]
 
     def between(self) -> "Finish":
         """For the other steps, in which f sees G(s) itself."""
@@ -274,6 +275,10 @@ class DTN:
                 losses = {"tid": tid_loss(t, self.g(ft).float())}
             self.g_step({"tid": 1.0}, losses)
             return losses
+        finish = NO_FINISH
+        if kind.finishing:
+            finish = self.finish if kind.enlarged else self.finish.between()
+        fs = fs * finish.caricature
         with self.autocast():
             gs, gt = self.generate(*((fs, ft) if s is None else (s, self.start.features(t))))
         losses = {}
@@ -283,9 +288,6 @@ class DTN:
             losses["d2"] = self.second.step(t, gt.detach(), self.autocast)
         self.D.requires_grad_(False)
         with self.autocast():
-            finish = NO_FINISH
-            if kind.finishing:
-                finish = self.finish if kind.enlarged else self.finish.between()
             losses |= self.g_losses(gs, gt, fs, t, finish)
         weights = {
             "gang": 1.0,

@@ -191,7 +191,8 @@ class FaceFeatures(nn.Module):
         """What to expect of other photographs of somebody, of f(x) of one: [B, K] to [B, K].
 
         Eq. 8 is to find the emoji that shows the person; half of how f(x) varies is the light, the
-        hair and the camera of the day. f(x) itself where `fit_expected` did not teach it.
+        hair and the camera of the day. f(x) itself where `fit_expected` did not teach it; where
+        emoji are caricatures, the caricature of that.
         """
         return fx @ self.expect.T if len(self.expect) else fx
 

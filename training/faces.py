@@ -93,7 +93,32 @@ def finish_of(
     stress[-1] = config.stress_glasses
     enlarge = delivered_by(upscaler, device)
     every, alpha = config.finish_every, config.finish_alpha
-    return Finish(config.finish, every, enlarge, alpha, config.red, stress)
+    special = caricature(config.caricature, f.width).to(device)
+    return Finish(config.finish, every, enlarge, alpha, config.red, stress, special)
+
+
+def caricature(factor: float, width: int) -> Tensor:
+    """Factors of f(x) [K] that leave appearance as it is and exaggerate who it is.
+
+    f's zero is the mean face: times 1.5, all that tells a face from it is half as strong again.
+    L_CONST is a mean square, so where f(x) leaves a choice g learned to draw the middle.
+    """
+    factors = torch.ones(width)
+    factors[:FEATURES] = factor
+    return factors
+
+
+def exaggerated(f: FaceFeatures, g: nn.Sequential, factor: float) -> TrainedFaces:
+    """G whose emoji are caricatures, and an f that expects them in Eq. 8; in place.
+
+    `factor` goes into g's first layer and into what f expects of G(x).
+    """
+    if factor != 1:
+        factors = caricature(factor, f.width).to(f.mean.device)
+        first = next(layer for layer in g if isinstance(layer, nn.ConvTranspose2d))
+        first.weight.mul_(factors[:, None, None, None])
+        f.expect = factors[:, None] * f.expect if len(f.expect) else factors.diag()
+    return TrainedFaces(f, g)
 
 
 def faces_config(run: Run, to_emoji: bool = False) -> FacesConfig:
@@ -145,7 +170,8 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
         preview = read_faces(data / "faces", CONSENTED).images[:32]
     else:
         preview = draw_avatars(cache, config.avatars)[0][:32]
-    return TrainedFaces(f, train_dtn(run, dtn, gather, preview.to(run.device)))
+    g = train_dtn(run, dtn, gather, preview.to(run.device))
+    return exaggerated(f, g, config.caricature)
 
 
 def load_faces(run: Run, data: Path) -> TrainedFaces:

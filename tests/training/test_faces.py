@@ -21,11 +21,12 @@ from training.config import FacesConfig, preset
 from training.face_domains import draw_avatars, face_domains, shrunk, source
 from training.face_evaluate import emoji
 from training.face_export import export_faces
-from training.face_features import APPEARANCE, COLOURS
+from training.face_features import APPEARANCE, COLOURS, FaceFeatures
 from training.faces import (
     WEIGHTS,
     TrainedFaces,
     evening_weights,
+    exaggerated,
     faces_config,
     finish_of,
     load_faces,
@@ -272,6 +273,7 @@ def test_other_domains_train_and_have_a_figure(
         ({"finish": 4}, "of 4 steps the last 4 cannot be the finish"),
         ({"finish": 1, "t": "posters"}, "only emoji are enlarged"),
         ({"stress_glasses": 2.0}, "wants an f that reads glasses"),
+        ({"caricature": 0.0}, "caricature of 0.0 shows nobody"),
     ],
 )
 def test_a_finish_has_steps_before_it_and_emoji(
@@ -300,13 +302,44 @@ def test_a_run_is_finished_by_what_enlarges_its_emoji(
         torch.equal(v, plain.g.state_dict()[k]) for k, v in finished.g.state_dict().items()
     )
     stressed = dataclasses.replace(
-        own, finish_every=3, finish_alpha=1.5, red=5.0, glasses=True, stress_glasses=3.0
+        own,
+        finish_every=3,
+        finish_alpha=1.5,
+        red=5.0,
+        glasses=True,
+        stress_glasses=3.0,
+        caricature=2.0,
     )
     asked = finish_of(stressed, plain.f, upscaler, torch.device("cpu"))
     assert (asked.steps, asked.every, asked.alpha, asked.red) == (2, 3, 1.5, 5)
     assert torch.as_tensor(asked.stress).tolist() == [1] * (plain.f.width - 1) + [3]
+    colours = plain.f.width - FEATURES
+    assert torch.as_tensor(asked.caricature).tolist() == [2] * FEATURES + [1] * colours
     again = load_faces(run, data)  # which needs no upscaler any more
     assert all(torch.equal(v, again.g.state_dict()[k]) for k, v in finished.g.state_dict().items())
+
+
+def test_a_caricature_exaggerates_who_it_is_and_leaves_the_colours(
+    trained: TrainedFaces, run: Run, config: FacesConfig, runs: Path, data: Path
+) -> None:
+    drawing = Run(runs / "drawing", "faces_smoke", dataclasses.replace(config, caricature=1.5))
+    for name in ("f.pt", "dtn.pt"):
+        shutil.copy(run.folder / name, drawing.folder / name)
+    caricature = load_faces(drawing, data)
+    fx = torch.randn(2, trained.f.width, generator=torch.Generator().manual_seed(0))
+    drawn = torch.cat([1.5 * fx[:, :FEATURES], fx[:, FEATURES:]], 1)
+    with torch.no_grad():
+        found, wanted, plain = caricature.g[:2](fx), trained.g[:2](drawn), trained.g[:2](fx)
+    torch.testing.assert_close(found, wanted)
+    assert (plain - wanted).abs().mean() > 0.1 * wanted.abs().mean()
+    # Eq. 8 wants to see the caricature of what is expected.
+    wanted = trained.f.expected(fx)
+    wanted[:, :FEATURES] *= 1.5
+    torch.testing.assert_close(caricature.f.expected(fx), wanted)
+    unexpecting = FaceFeatures(trained.f.net, appearance=True)
+    assert torch.equal(exaggerated(unexpecting, caricature.g, 1).f.expected(fx), fx)
+    made = exaggerated(unexpecting, caricature.g, 1.5).f
+    torch.testing.assert_close(made.expected(fx), drawn)
 
 
 def test_the_reverse_direction_has_the_f_of_the_main_task(

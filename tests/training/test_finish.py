@@ -78,6 +78,39 @@ def test_a_finish_may_stress_numbers_of_f_and_pull_g_of_s_to_what_is_made_of_it(
     assert "red" not in between
 
 
+def test_in_a_finish_f_of_s_may_be_exaggerated(
+    f: DigitNet,
+    config: DTNConfig,
+    batch: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fs, ft, _ = batch
+    own = digits_dtn(f, config, CPU)
+    factors = torch.linspace(0.5, 2, fs.shape[1])
+    last = dataclasses.replace(config, steps=2)
+    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(1, caricature=factors))
+    given: list[Tensor] = []
+    wanted: list[Tensor] = []
+    real_generate, real_const = dtn.generate, dtn.const
+
+    def generate(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        assert t is ft
+        given.append(x)
+        return real_generate(x, t)
+
+    def const(fx: Tensor, fgx: Tensor) -> Tensor:
+        wanted.append(fx)
+        return real_const(fx, fgx)
+
+    monkeypatch.setattr(dtn, "generate", generate)
+    monkeypatch.setattr(dtn, "const", const)
+    for step in range(2):
+        dtn.step(*batch, step)
+    for before, finishing in (given, wanted):
+        assert torch.equal(before, fs)
+        assert torch.equal(finishing, fs * factors)
+
+
 def test_a_finish_may_have_weights_of_its_own(
     f: DigitNet,
     config: DTNConfig,
