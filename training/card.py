@@ -116,10 +116,11 @@ def _measured_from(config: dict[str, Any]) -> str:
     """What the distance is measured from."""
     if not config.get("expect"):
         return "`f_distance` of\n`distance.onnx` is ‖f(x) − f(G(x))‖."
-    return """`f_distance` of
+    drawn = "" if config.get("caricature", 1.0) == 1 else ", and of that the caricature"
+    return f"""`f_distance` of
 `distance.onnx` is ‖f(x) − f(G(x))‖, where f(x) stands for what is to be expected of f on other
-photographs of the person: a linear map, learned of those people of s whose names are known from
-how f scatters between them and within the photographs of one."""
+photographs of the person{drawn}: a linear map, learned of those people of s whose names are known
+from how f scatters between them and within the photographs of one."""
 
 
 def face_card(manifest: dict[str, Any]) -> str:
