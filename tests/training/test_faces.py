@@ -354,7 +354,8 @@ def test_f_may_read_spectacles_which_is_part_of_the_graphs(
     config: FacesConfig, runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.face_domains.teach_glasses", partial(teach_glasses, steps=3))
-    run = Run(runs / "seeing", "faces_smoke", dataclasses.replace(config, glasses=True))
+    seeing = dataclasses.replace(config, glasses=True, caricature=1.5)
+    run = Run(runs / "seeing", "faces_smoke", seeing)
     trained = train_faces(run, data)
     assert trained.f.glasses is not None
     assert trained.f.width == FEATURES + APPEARANCE + 1
@@ -370,7 +371,9 @@ def test_f_may_read_spectacles_which_is_part_of_the_graphs(
         "training.face_export.write_detector", lambda _, path: path.write_bytes(b"a detector")
     )
     export_faces(run, trained, runs / "seeing model", data)  # checks that graphs are as PyTorch
-    assert "reading of spectacles" in (runs / "seeing model" / "CARD.md").read_text()
+    card = (runs / "seeing model" / "CARD.md").read_text()
+    assert "reading of spectacles" in card
+    assert "tells who it is times 1.5" in card and "and of that the caricature" in card
 
 
 def test_jittered_copies_stand_beside_s(
