@@ -114,9 +114,11 @@ def _exaggerated(config: dict[str, Any]) -> str:
 
 def _measured_from(config: dict[str, Any]) -> str:
     """What the distance is measured from."""
+    caricature = config.get("caricature", 1.0) != 1
     if not config.get("expect"):
-        return "`f_distance` of\n`distance.onnx` is ‖f(x) − f(G(x))‖."
-    drawn = "" if config.get("caricature", 1.0) == 1 else ", and of that the caricature"
+        given = ", with f(x) as g is given it" if caricature else ""
+        return f"`f_distance` of\n`distance.onnx` is ‖f(x) − f(G(x))‖{given}."
+    drawn = ", and of that the caricature" if caricature else ""
     return f"""`f_distance` of
 `distance.onnx` is ‖f(x) − f(G(x))‖, where f(x) stands for what is to be expected of f on other
 photographs of the person{drawn}: a linear map, learned of those people of s whose names are known
