@@ -1,4 +1,4 @@
-"""Pictures that S and T are made of; those of a run: test_faces.py."""
+"""Pictures that S and T are made of; those of a run: faces/test_run.py."""
 
 import torch
 

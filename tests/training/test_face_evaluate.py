@@ -1,4 +1,4 @@
-"""What emoji are measured by, on tensors made here; a whole run's measures: test_faces.py."""
+"""What emoji are measured by, on tensors made here; of a whole run: faces/test_finished.py."""
 
 from pathlib import Path
 from typing import Any, cast
