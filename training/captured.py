@@ -5,6 +5,7 @@ Python has launched the next. What a step does must not depend on numbers of the
 changes from step to step is in tensors of the device, or is the step's kind.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 WARM = 3  # steps of a kind before it is recorded: kernels are chosen, moments allocated
+_recording = threading.Lock()  # one graph at a time, whatever threads there are
 OWN = ("lr", "foreach", "fused", "capturable")  # of an optimiser, whatever device saved its state
 
 
@@ -71,7 +73,11 @@ class Graphs:
         for generator in self.random:
             graph.register_generator_state(generator)
         held = tuple(x.clone() for x in inputs)
-        with torch.cuda.graph(graph, stream=self.stream):
+        # Other threads may allocate meanwhile: they are on streams of their own.
+        with (
+            _recording,
+            torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+        ):
             losses = self.update(kind, *held)
         return Recorded(graph, held, {name: loss.detach() for name, loss in losses.items()})
 

@@ -16,7 +16,7 @@ from training.config import ClassifierConfig
 from training.data import Digits, Split, to_split
 from training.networks import DigitNet, frozen, placed, to_unit
 from training.render import house_numbers
-from training.run import Run, ema_share, ema_update
+from training.run import Run, ema_share, ema_update, seeded
 
 SAVE_EVERY = 500  # steps
 
@@ -85,8 +85,8 @@ def train_classifier(
     Returns it frozen. An interrupted training goes on from its last checkpoint, step for
     step as if it had not been interrupted.
     """
-    torch.manual_seed(seed)
-    net = placed(net or DigitNet(config.standardise), run.device)
+    with seeded(seed):
+        net = placed(net or DigitNet(config.standardise), run.device)
     average = copy.deepcopy(net)
     optimizer = adam(net.parameters(), config.lr, (0.9, 0.99), config.weight_decay)
     fresh = torch.ones((), device=run.device)  # share of net in its average's next state
@@ -112,7 +112,8 @@ def train_classifier(
 
     learn = Graphs(update, []).step if run.device.type == "cuda" else update
     sources = gather() if start < config.steps else []
-    progress = tqdm(range(start, config.steps), name, initial=start, total=config.steps)
+    steps = range(start, config.steps)
+    progress = tqdm(steps, name, config.steps, initial=start, disable=run.quiet)
     for step in progress:
         set_rate(optimizer, learning_rate(config, step, config.steps))
         fresh.fill_(ema_share(config.ema, step))

@@ -11,7 +11,6 @@ from training.config import PRESETS, CustomConfig, FacesConfig, of_digits, prese
 from training.custom import load_custom
 from training.custom_command import PresetOrCustom
 from training.custom_export import export_custom
-from training.dann import train_dann
 from training.download import FILES, fetch_all
 from training.errors import one_line_errors
 from training.example import write_example
@@ -20,12 +19,11 @@ from training.face_export import export_faces
 from training.faces import load_faces, train_faces
 from training.options import data_option, device_option, on_device, upscaler_option
 from training.packages import PACKAGES, obtain
-from training.parallel import first_alone, rank, ranks, together
+from training.parallel import rank, ranks, together
 from training.rows import DANN
 from training.run import Run, open_run
-from training.shelf import keep, lend
-from training.train import load, write_metrics
-from training.train import train as train_run
+from training.shelf import train_digits
+from training.train import load
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 
@@ -132,25 +130,9 @@ def train(
         if isinstance(config, FacesConfig):
             train_faces(run, data, upscaler)
             return
-        if name == DANN.preset:
-            metrics = train_dann(run, data)
-        else:
-            metrics = train_digits(run, data, shelf, adapt)
+        metrics = train_digits(run, data, shelf, adapt)
         if rank() == 0:
             click.echo(json.dumps(metrics, indent=2))
-
-
-def train_digits(run: Run, data: Path, shelf: Path | None, adapt: bool) -> dict[str, Any]:
-    """A run of digits with classifiers of `shelf`; its metrics, which rank 0 has measured."""
-    if shelf is not None:
-        first_alone(lambda: lend(run, shelf))
-    trained = train_run(run, data)
-    if rank() > 0:
-        return {}
-    metrics = write_metrics(run, trained, adapt)
-    if shelf is not None:
-        keep(run, shelf)
-    return metrics
 
 
 @click.command()

@@ -31,7 +31,7 @@ from training.custom_f import (
 )
 from training.dtn import DTN, Domains, train_dtn
 from training.face_networks import face_discriminator, face_generator
-from training.run import Run
+from training.run import Run, seeded
 
 PRESET = "custom"
 MOST_BATCH = {32: 64, 64: 32, 128: 16}  # pictures of s in a step, by side
@@ -172,11 +172,11 @@ def class_weights(logits_s: Tensor, logits_t: Tensor) -> Tensor:
 
 def custom_dtn(f: CustomF, config: CustomConfig, device: torch.device, blank: float) -> DTN:
     """g and D before their first step."""
-    torch.manual_seed(config.seed)
-    g = face_generator(f.width, config.g_width, config.side, config.channels)
-    D = face_discriminator(config.side, config.d_width, config.side, config.channels)
-    # Nobody knows whether an ONNX f of somebody's can be recorded.
-    dtn = DTN(f, g, D, config, device, blank, captured=False)
+    with seeded(config.seed):
+        g = face_generator(f.width, config.g_width, config.side, config.channels)
+        D = face_discriminator(config.side, config.d_width, config.side, config.channels)
+        # Nobody knows whether an ONNX f of somebody's can be recorded.
+        dtn = DTN(f, g, D, config, device, blank, captured=False)
     dtn.start = OfSource(f)
     return dtn
 

@@ -21,7 +21,7 @@ from training.graphs import fused, rounded
 from training.networks import SIDE, DigitNet, frozen, to_unit
 from training.onnx_f import OnnxF
 from training.resnet29 import load_resnet29
-from training.run import Run, read_config
+from training.run import Run, read_config, seeded
 
 LABELLED, FACES = "labelled", "faces"
 BATCH = 128  # pictures of a run of f
@@ -148,8 +148,8 @@ def teach(run: Run, config: CustomConfig, s: Part) -> DigitNet:
     """The f of `--f labelled`, taught on s with its labels, or loaded where it is finished."""
     if s.labels is None:
         raise ValueError("--f labelled wants a source with a subfolder for each class")
-    torch.manual_seed(config.seed)
-    net = DigitNet(classes=int(s.labels.max()) + 1, side=config.side)
+    with seeded(config.seed):
+        net = DigitNet(classes=int(s.labels.max()) + 1, side=config.side)
     how = ClassifierConfig(
         steps=config.f_steps, warmup=min(300, config.f_steps // 4), augment=strong(config.side)
     )

@@ -18,7 +18,7 @@ from training.classifier import accuracy, learning_rate
 from training.config import of_digits
 from training.data import load_digits
 from training.networks import FEATURES, DigitNet, placed, to_unit
-from training.run import Run, ema_share, ema_update
+from training.run import Run, ema_share, ema_update, seeded
 from training.train import held_out
 
 SAVE_EVERY = 500  # steps
@@ -55,10 +55,11 @@ def train_dann(run: Run, data: Path) -> dict[str, Any]:
     """
     config = of_digits(run.config)
     digits, _ = held_out(load_digits(data, run.device), config.holdout)
-    torch.manual_seed(config.seed)
-    net, average = (placed(DigitNet(), run.device) for _ in range(2))
+    with seeded(config.seed):
+        net, average = (placed(DigitNet(), run.device) for _ in range(2))
+        critic = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, 2))
     average.load_state_dict(net.state_dict())
-    critic = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, 2)).to(run.device)
+    critic = critic.to(run.device)
     learned = [*net.parameters(), *critic.parameters()]
     optimizer = torch.optim.AdamW(
         learned, config.f.lr, (0.9, 0.99), weight_decay=config.f.weight_decay
@@ -79,7 +80,8 @@ def train_dann(run: Run, data: Path) -> dict[str, Any]:
         return augment(x, config.f.augment, random) if config.f.augment else x, index
 
     domain = torch.tensor([0, 1], device=run.device).repeat_interleave(config.batch)
-    for step in tqdm(range(start, config.steps), "dann", initial=start, total=config.steps):
+    steps = range(start, config.steps)
+    for step in tqdm(steps, "dann", config.steps, initial=start, disable=run.quiet):
         rate = learning_rate(config.f, step, config.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate

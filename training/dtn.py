@@ -31,7 +31,7 @@ from training.losses import (
 )
 from training.networks import frozen, initialise, placed, to_unit
 from training.parallel import average_gradients, own_seed, rank, ranks, share, wait
-from training.run import Run, device_name, ema_share, ema_update
+from training.run import Run, autocast, device_name, ema_share, ema_update
 from training.second_gan import SecondGAN
 
 LOG_EVERY = 100  # steps
@@ -157,7 +157,7 @@ class DTN:
 
     def autocast(self) -> torch.autocast:
         """bf16 for a forward pass; one context each, since it caches the weights it casts."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+        return autocast(self.device, self.config.bf16)
 
     def look(self, *pictures: Tensor) -> tuple[Tensor, ...]:
         """D's logits of each batch [B, C, H, W]: the one door to D, where DiffAugment stands."""
@@ -373,7 +373,7 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
     for _ in range(start):
         next(s_order), next(t_order)
     steps = range(start, config.steps)
-    progress = tqdm(steps, "dtn", config.steps, initial=start, disable=rank() > 0)
+    progress = tqdm(steps, "dtn", config.steps, initial=start, disable=run.quiet or rank() > 0)
     for step in progress:
         s_index, t_index = next(s_order), next(t_order)
         t = to_unit(domains.t[t_index])

@@ -20,6 +20,7 @@ from training.networks import frozen, to_unit
 from training.recognisers import EYES_DISTANCE, EYES_MIDDLE, SIDE, resampling
 from training.resnet29 import EYES, FEATURES, ResNet29
 from training.resnet29 import SIDE as CHIP
+from training.run import autocast
 
 # Centres of Gaussian windows in shares of the side; the eyes are at (0.365 and 0.635, 0.48).
 CHEEKS = ((0.34, 0.62), (0.66, 0.62))
@@ -272,12 +273,12 @@ def raw_features(
     batch: int = 64,
     alter: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """`f.raw` of uint8 pictures [N, 3, S, S], in bf16: [N, K] on f's device; of what `alter` makes
-    of them, [B, 3, S, S] in [-1, 1], where it is given."""
+    """`f.raw` of uint8 pictures [N, 3, S, S], in bf16 where there is: [N, K] on f's device; of
+    what `alter` makes of them, [B, 3, S, S] in [-1, 1], where it is given."""
     device = f.mean.device
     parts = []
     for chunk in torch.split(images, batch):
         x = to_unit(chunk.to(device))
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             parts.append(f.raw(x if alter is None else alter(x)))
     return torch.cat(parts)

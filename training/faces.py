@@ -13,7 +13,7 @@ from training.face_domains import SOURCES, draw_avatars, face_domains, fit
 from training.face_features import FaceFeatures, face_features
 from training.face_networks import face_discriminator, face_generator
 from training.resnet29 import FEATURES, load_resnet29
-from training.run import Run
+from training.run import Run, seeded
 from training.upscaler import delivered_by
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
@@ -76,11 +76,11 @@ def faces_dtn(
     captured: bool = True,
 ) -> DTN:
     """g and D of Sec. 5.2 before their first step."""
-    torch.manual_seed(config.seed)
-    g = face_generator(f.width, config.g_width)
-    D = face_discriminator(config.d_side, config.d_width)
     blank = 1.0 if config.t == "avatars" else 0.0
-    return DTN(f, g, D, config, device, blank, finish=finish, captured=captured)
+    with seeded(config.seed):
+        g = face_generator(f.width, config.g_width)
+        D = face_discriminator(config.d_side, config.d_width)
+        return DTN(f, g, D, config, device, blank, finish=finish, captured=captured)
 
 
 def finish_of(

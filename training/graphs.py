@@ -32,7 +32,8 @@ SAMPLE = 2, 40, 36  # batch, height and width of the picture that the exporter t
 
 def fused(layers: nn.Sequential) -> nn.Sequential:
     """`layers` in eval mode with every batch normalisation folded into the convolution before
-    it, and large weights rounded to float16, as the graph stores them."""
+    it, a first one of 1x1 inputs as the matrix product that it is, and large weights rounded to
+    float16, as the graph stores them."""
     result: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d):
@@ -40,7 +41,20 @@ def fused(layers: nn.Sequential) -> nn.Sequential:
             result[-1] = fuse_conv_bn_eval(result[-1], layer, transpose)  # type: ignore[type-var]
         else:
             result.append(copy.deepcopy(layer))
+    if isinstance(result[0], nn.Unflatten) and isinstance(result[1], nn.ConvTranspose2d):
+        result[:2] = product(result[1])
     return frozen(rounded(nn.Sequential(*result).float()))
+
+
+def product(layer: nn.ConvTranspose2d) -> list[nn.Module]:
+    """The deconvolution of 1x1 inputs as layers of features [N, K]: onnxruntime takes it picture
+    by picture, and a matrix product all at once."""
+    inputs, outputs, height, width = layer.weight.shape
+    linear = nn.Linear(inputs, outputs * height * width)
+    linear.weight.data = layer.weight.detach().reshape(inputs, -1).T.contiguous()
+    bias = torch.zeros(outputs) if layer.bias is None else layer.bias.detach()
+    linear.bias.data = bias.repeat_interleave(height * width)
+    return [linear, nn.Unflatten(1, (outputs, height, width))]
 
 
 def rounded(net: Net) -> Net:

@@ -37,7 +37,8 @@ runs_option = click.option(
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Runs side by side, a process each; give each a thread with OMP_NUM_THREADS=1.",
+    help="Runs side by side: on a GPU threads, else processes; OMP_NUM_THREADS=1 gives each one "
+    "core.",
 )
 @runs_option
 @data_option

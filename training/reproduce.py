@@ -3,17 +3,20 @@
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from training.config import DigitsConfig, of_digits, preset
 from training.evaluate import TABLES
 from training.rows import DANN, DTN_PLUS, TABLE1_PLUS, TABLE3_PLUS
-from training.shelf import shelf_names
+from training.run import Run
+from training.shelf import shelf_names, train_digits
 
 # The scale of two CPU cores, in fields of DTNConfig: a few minutes of a core for each run.
 SMALL = {"steps": 1200, "batch": 32, "lr": 5e-4}
@@ -30,19 +33,48 @@ class Job:
     changes: dict[str, float]
     metrics: frozenset[str]  # that the table wants of it
 
+    @property
+    def log(self) -> Path:
+        """Its last words, where it failed."""
+        return self.folder / "output.log"
+
     def config(self) -> DigitsConfig:
         return of_digits(preset(self.preset, seed=self.seed, **self.changes))
+
+    @property
+    def shelf(self) -> Path:
+        """Where the runs of a folder keep the classifiers they have in common."""
+        return self.folder.parent / "shelf"
+
+    @property
+    def adapt(self) -> bool:
+        """Whether a classifier is wanted, too, that is taught on G(s)."""
+        return any(metric.startswith("taught") for metric in self.metrics)
 
     def command(self, data: Path, device: str) -> list[str]:
         """`dtn train` with the options that make this run."""
         options = [f"--{name}={value}" for name, value in self.changes.items()]
-        if any(metric.startswith("taught") for metric in self.metrics):
+        if self.adapt:
             options.append("--adapt")
         return [
             *(sys.executable, "-m", "service", "train", self.preset, *options),
             *(f"--seed={self.seed}", f"--data={data}", f"--out={self.folder}"),
-            *(f"--shelf={self.folder.parent / 'shelf'}", f"--device={device}"),
+            *(f"--shelf={self.shelf}", f"--device={device}"),
         ]
+
+    def in_process(self, data: Path, device: str) -> None:
+        """A process of its own. Raises subprocess.CalledProcessError."""
+        with self.log.open("wb") as log:
+            subprocess.run(  # noqa: S603 -- our own command
+                self.command(data, device), stdout=log, stderr=log, check=True
+            )
+
+    def in_thread(self, data: Path, device: str) -> None:
+        """In this thread, on a GPU in a stream of its own; raises what the training does."""
+        own = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(own):
+            run = Run(self.folder, self.preset, self.config(), device, quiet=True)
+            train_digits(run, data, self.shelf, self.adapt)
 
 
 def missing(table: str, seeds: int, runs: Path, small: bool) -> list[Job]:
@@ -88,8 +120,8 @@ def reproduce(
 ) -> list[Path]:
     """Train all that is missing of `table`; the logs of runs that failed.
 
-    Each run is a process with a folder and a log of its own, goes on from where an earlier one
-    stopped, and is stopped with this one.
+    Each run has a folder of its own and goes on from where an earlier one stopped. On CPUs it is a
+    process with a log; on a GPU, where processes would take turns, a thread.
     """
     jobs = missing(table, seeds, runs, small)
     failed = []
@@ -97,13 +129,16 @@ def reproduce(
 
         def work(job: Job) -> Path | None:
             job.folder.mkdir(parents=True, exist_ok=True)
-            path = job.folder / "output.log"
-            with path.open("wb") as log:
-                code = subprocess.run(  # noqa: S603 -- our own command
-                    job.command(data, device), stdout=log, stderr=log, check=False
-                ).returncode
-            progress.update()
-            return path if code else None
+            try:
+                (job.in_thread if device == "cuda" else job.in_process)(data, device)
+            except subprocess.CalledProcessError:
+                return job.log
+            except Exception:  # of one run: the others go on
+                job.log.write_text(traceback.format_exc())
+                return job.log
+            finally:
+                progress.update()
+            return None
 
         for wave in waves(jobs, runs / "shelf"):
             failed += [path for path in pool.map(work, wave) if path is not None]

@@ -9,10 +9,14 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from training.config import DigitsConfig, of_digits
+from training.dann import train_dann
+from training.parallel import first_alone, rank
+from training.rows import DANN
 from training.run import Run
-from training.train import JUDGE_SEED
+from training.train import JUDGE_SEED, train, write_metrics
 
 
 def shelf_names(config: DigitsConfig) -> dict[str, str]:
@@ -48,3 +52,22 @@ def copy(source: Path, target: Path) -> None:
     part = target.with_suffix(".part")
     shutil.copyfile(source, part)
     part.replace(target)
+
+
+def train_digits(
+    run: Run, data: Path, shelf: Path | None = None, adapt: bool = False
+) -> dict[str, Any]:
+    """Train what `run` has not finished yet, with classifiers of `shelf` where it is given; its
+    metrics, which rank 0 has measured. With `adapt`, those of a classifier taught on G(s), too.
+    """
+    if run.name == DANN.preset:
+        return train_dann(run, data)
+    if shelf is not None:
+        first_alone(lambda: lend(run, shelf))
+    trained = train(run, data)
+    if rank() > 0:
+        return {}
+    metrics = write_metrics(run, trained, adapt)
+    if shelf is not None:
+        keep(run, shelf)
+    return metrics

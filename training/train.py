@@ -24,7 +24,7 @@ from training.networks import (
     to_unit,
 )
 from training.parallel import first_alone
-from training.run import Run
+from training.run import Run, seeded
 from training.second_gan import SecondGAN
 
 OMITTED = 3  # the digit of Table 3
@@ -129,17 +129,17 @@ def evening_weights(f: DigitNet, features: Tensor) -> Tensor:
 
 def digits_dtn(f: DigitNet, config: DTNConfig, device: torch.device, captured: bool = True) -> DTN:
     """g and D of Sec. 5.1 before their first step."""
-    torch.manual_seed(config.seed)
     channels = 3 if isinstance(config, DigitsConfig) and config.reverse else 1
-    g = generator(config.g_width, channels)
-    if config.from_pixels:
-        g = nn.Sequential(*encoder(config.g_width), *g)
-    D = discriminator(config.d_width, config.spectral_norm, channels)
-    second = None
-    if config.d2 == "gan":
-        net = placed(initialise(discriminator(config.d_width, channels=2 * channels)), device)
-        second = SecondGAN(net, config.lr, (config.beta1, 0.999))
-    return DTN(f, g, D, config, device, second=second, head=f.head, captured=captured)
+    with seeded(config.seed):
+        g = generator(config.g_width, channels)
+        if config.from_pixels:
+            g = nn.Sequential(*encoder(config.g_width), *g)
+        D = discriminator(config.d_width, config.spectral_norm, channels)
+        second = None
+        if config.d2 == "gan":
+            net = placed(initialise(discriminator(config.d_width, channels=2 * channels)), device)
+            second = SecondGAN(net, config.lr, (config.beta1, 0.999))
+        return DTN(f, g, D, config, device, second=second, head=f.head, captured=captured)
 
 
 def digits_domains(f: DigitNet, s: Tensor, t: Tensor, config: DTNConfig) -> Domains:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from training.degradation import Degradation, degrade
 from training.graphs import fused, write_graph
 from training.networks import frozen, placed, to_unit
+from training.run import autocast
 
 SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become
 Upscale = Callable[[Tensor], Tensor]  # uint8 [N, 64, 64, 3] to uint8 [N, 512, 512, 3]
@@ -162,7 +163,7 @@ class Training:
         self.optimizer.param_groups[0]["lr"] = config.lr * rate
         x, where, truth = crops(small, large, config, self.random)
         x = degrade(x, where, config.degradation, self.random)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        with autocast(x.device, config.bf16):
             y = self.net(x, where)
         loss = upscaler_loss(y.float(), truth, config.epsilon)
         self.optimizer.zero_grad()

@@ -22,6 +22,7 @@ from training.face_features import face_features
 from training.faces import faces_dtn
 from training.networks import DigitNet, discriminator, frozen, generator, placed, to_unit
 from training.resnet29 import ResNet29
+from training.run import has_bf16
 from training.train import digits_domains, digits_dtn
 
 SIDE = 2048  # of the matrices whose product stands for what the device can do
@@ -212,10 +213,14 @@ def measure(
 
     `batch` is the preset's own where it is None. `data` is of digits; a preset of faces needs none.
     """
-    config = preset(name, batch=batch)
     on = torch.device(device)
+    config = preset(name, batch=batch, bf16=None if has_bf16(on) else False)
     # PyTorch compiles no gradient of a gradient, which R1 is.
-    variants = tuple(how for how in VARIANTS[on.type] if not (config.r1 and how.compiled))
+    variants = tuple(
+        how
+        for how in VARIANTS[on.type]
+        if how.bf16 <= config.bf16 and not (config.r1 and how.compiled)
+    )
     period = config.r1_every if config.r1 else 1  # steps after which all kinds have been seen
     if isinstance(config, FacesConfig):
         loops = faces_loops(config, on, variants)

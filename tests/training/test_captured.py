@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,33 @@ def test_a_classifier_learns_the_same_by_recorded_steps(
         nets.append(train_classifier(run, "f", recipe, lambda: [Source(split, 32)], seed=0))
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+@needs_gpu
+@pytest.mark.gpu
+def test_graphs_recorded_in_several_threads_learn_what_each_learns_alone(
+    config: DTNConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    f = frozen(DigitNet().to(device))
+    t = torch.rand(8, 1, 32, 32, device=device) * 2 - 1
+    with torch.no_grad():
+        ft = f.features(t)
+    torch.cuda.synchronize()
+
+    def learned(seed: int) -> list[Tensor]:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            dtn = digits_dtn(f, dataclasses.replace(config, seed=seed, bf16=False), device)
+            for step in range(4 * WARM):
+                dtn.step(ft, ft, t, step)
+            torch.cuda.current_stream().synchronize()
+            return list(dtn.average.parameters())
+
+    alone = [learned(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(learned, range(4)))
+    for one, other in zip(alone, beside, strict=True):
+        for expected, found in zip(one, other, strict=True):
+            torch.testing.assert_close(expected, found, atol=2e-2, rtol=0.0)

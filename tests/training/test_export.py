@@ -12,7 +12,7 @@ from PIL import Image
 
 from service.manifest import Manifest
 from training.export import export, read, stored
-from training.graphs import DistanceGraph, TransferGraph, check_parity, write_graph
+from training.graphs import DistanceGraph, TransferGraph, check_parity, fused, write_graph
 from training.networks import DigitNet, generator
 from training.run import Run
 from training.train import Trained
@@ -45,6 +45,19 @@ def lively() -> tuple[DigitNet, torch.nn.Sequential]:
             g(f.features(torch.rand(32, 3, 32, 32) * 2 - 1))
         g[-2].weight.mul_(8)  # type: ignore[operator]
     return f.eval(), g.eval()
+
+
+def test_g_begins_with_a_product_for_all_pictures_at_once(
+    lively: tuple[DigitNet, torch.nn.Sequential],
+) -> None:
+    _, g = lively
+    layers = fused(g)
+    assert isinstance(layers[0], torch.nn.Linear)
+    kinds = [type(layer) for layer in layers]
+    assert kinds.count(torch.nn.ConvTranspose2d) == 3  # of four
+    features = torch.randn(5, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(layers(features), g(features), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(("n", "height", "width"), [(1, 32, 32), (3, 32, 32), (8, 32, 32)])

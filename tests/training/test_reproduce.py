@@ -1,15 +1,17 @@
 """`dtn reproduce`: what it trains, in which order, and what it leaves alone."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
-from training.config import PRESETS, preset
+from training.config import PRESETS, DigitsConfig, preset
 from training.evaluate import TABLES
 from training.paper_commands import reproduce
-from training.reproduce import SMALL, missing, waves
+from training.reproduce import SMALL, Job, missing, waves
 from training.reproduce import reproduce as train_missing
 from training.shelf import shelf_names
 
@@ -60,6 +62,39 @@ def test_runs_that_failed_are_told_with_their_logs(tmp_path: Path) -> None:
     failed = train_missing("reverse", 1, runs, tmp_path / "nothing", "cpu", True, 1)
     assert failed == [runs / "reverse-seed0" / "output.log"]
     assert "not found in" in failed[0].read_text()
+
+
+def test_runs_in_threads_learn_what_each_learns_alone(
+    config: DigitsConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "digits_smoke", config)
+
+    def jobs(folder: str) -> list[Job]:
+        return [
+            Job("digits_smoke", seed, tmp_path / folder / str(seed), {}, frozenset())
+            for seed in range(3)
+        ]
+
+    alone, beside = jobs("alone"), jobs("beside")
+    for job in alone:
+        job.in_thread(data, "cpu")
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda job: job.in_thread(data, "cpu"), beside))
+    for one, other in zip(alone, beside, strict=True):
+        expected, found = (
+            torch.load(job.folder / "dtn.pt", weights_only=True) for job in (one, other)
+        )
+        for name, value in expected["average"].items():
+            assert torch.allclose(value, found["average"][name], atol=1e-3), name
+
+
+def test_a_run_that_fails_in_a_thread_leaves_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Job, "in_thread", lambda *_: 1 / 0)
+    failed = train_missing("reverse", 2, tmp_path, tmp_path, "cuda", True, 2)
+    assert failed == [tmp_path / f"reverse-seed{seed}" / "output.log" for seed in range(2)]
+    assert "ZeroDivisionError" in failed[0].read_text()
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 
 from training.config import PRESETS, DigitsConfig, preset
 from training.data import Digits
-from training.run import Run, open_run
+from training.run import Run, autocast, has_bf16, open_run
 from training.train import Trained, held_out, judged, load
 
 
@@ -104,3 +104,14 @@ def test_digits_paper_has_nothing_beyond_the_paper() -> None:
     assert (paper.alpha, paper.beta, paper.gamma, paper.d) == (15, 15, 0, "mse")
     extras = (paper.ema, paper.r1, paper.spectral_norm, paper.diff_augment, paper.s_views)
     assert not any((*extras, paper.balance, paper.lr_decay))
+
+
+def test_bf16_is_for_devices_that_have_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(2, 2)
+    for there, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("training.run.has_bf16", lambda device, there=there: there)
+        with run.autocast():
+            assert (x @ x).dtype == dtype
+        with autocast(run.device, wanted=False):
+            assert (x @ x).dtype == torch.float32
+    assert has_bf16(torch.device("cuda"))
