@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+STREAMS = 32  # that PyTorch has
 WARM = 3  # steps of a kind before it is recorded: kernels are chosen, moments allocated
 _recording = threading.Lock()  # one graph at a time, whatever threads there are
 OWN = ("lr", "foreach", "fused", "capturable")  # of an optimiser, whatever device saved its state
@@ -41,7 +42,7 @@ class Graphs:
     ) -> None:
         self.update = update
         self.random = random
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = own_stream()
         self.taken: Counter[Hashable] = Counter()
         self.recorded: dict[Hashable, Recorded] = {}
 
@@ -55,7 +56,7 @@ class Graphs:
         return losses
 
     def beside(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """One step, on `stream`: a graph cannot be recorded on the default one."""
+        """One step, on `stream`."""
         if kind not in self.recorded:
             if self.taken[kind] < WARM:
                 self.taken[kind] += 1
@@ -73,13 +74,31 @@ class Graphs:
         for generator in self.random:
             graph.register_generator_state(generator)
         held = tuple(x.clone() for x in inputs)
-        # Other threads may allocate meanwhile: they are on streams of their own.
+        # Other threads may work meanwhile: they are on streams of their own.
         with (
             _recording,
             torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
         ):
             losses = self.update(kind, *held)
         return Recorded(graph, held, {name: loss.detach() for name, loss in losses.items()})
+
+
+def own_stream() -> torch.cuda.Stream:
+    """The thread's own stream, which it has from `take_stream`; else a new one, for a graph cannot
+    be recorded on the default one."""
+    current = torch.cuda.current_stream()
+    if current != torch.cuda.default_stream():
+        return current
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+def take_stream() -> None:
+    """Give this thread a stream for all it does, before it does anything.
+
+    PyTorch lends its 32 streams in turns. Where two threads have the same one, what one launches
+    is recorded into the other's graph: so a thread takes one for good, not one for each graph.
+    """
+    torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
 
 
 def adam(

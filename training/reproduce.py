@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
+from training.captured import STREAMS, take_stream
 from training.config import DigitsConfig, of_digits, preset
 from training.evaluate import TABLES
 from training.rows import DANN, DTN_PLUS, TABLE1_PLUS, TABLE3_PLUS
@@ -70,11 +70,9 @@ class Job:
             )
 
     def in_thread(self, data: Path, device: str) -> None:
-        """In this thread, on a GPU in a stream of its own; raises what the training does."""
-        own = torch.cuda.Stream() if device == "cuda" else None  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(own):
-            run = Run(self.folder, self.preset, self.config(), device, quiet=True)
-            train_digits(run, data, self.shelf, self.adapt)
+        """In this thread; raises what the training does."""
+        run = Run(self.folder, self.preset, self.config(), device, quiet=True)
+        train_digits(run, data, self.shelf, self.adapt)
 
 
 def missing(table: str, seeds: int, runs: Path, small: bool) -> list[Job]:
@@ -125,12 +123,16 @@ def reproduce(
     """
     jobs = missing(table, seeds, runs, small)
     failed = []
-    with tqdm(total=len(jobs), desc=table) as progress, ThreadPoolExecutor(at_once) as pool:
+    on_gpu = device == "cuda"
+    pool = ThreadPoolExecutor(
+        min(at_once, STREAMS) if on_gpu else at_once, initializer=take_stream if on_gpu else None
+    )
+    with tqdm(total=len(jobs), desc=table) as progress, pool:
 
         def work(job: Job) -> Path | None:
             job.folder.mkdir(parents=True, exist_ok=True)
             try:
-                (job.in_thread if device == "cuda" else job.in_process)(data, device)
+                (job.in_thread if on_gpu else job.in_process)(data, device)
             except subprocess.CalledProcessError:
                 return job.log
             except Exception:  # of one run: the others go on

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.captured import WARM, adam, set_rate, take_up
+from training.captured import STREAMS, WARM, adam, set_rate, take_stream, take_up
 from training.classifier import Source, train_classifier
 from training.config import Augment, ClassifierConfig, DigitsConfig, DTNConfig
 from training.data import Split
@@ -82,7 +82,13 @@ def test_recorded_steps_learn_what_eager_ones_do(
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     device = torch.device("cuda")
-    plain: dict[str, Any] = {"diff_augment": False, "balance": False, "s_views": 0, "bf16": False}
+    plain: dict[str, Any] = {
+        "steps": 100,
+        "diff_augment": False,
+        "balance": False,
+        "s_views": 0,
+        "bf16": False,
+    }
     config = dataclasses.replace(config, **(plain | changes))
     torch.manual_seed(0)
     f = frozen(DigitNet().to(device))
@@ -162,16 +168,16 @@ def test_graphs_recorded_in_several_threads_learn_what_each_learns_alone(
     torch.cuda.synchronize()
 
     def learned(seed: int) -> list[Tensor]:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            dtn = digits_dtn(f, dataclasses.replace(config, seed=seed, bf16=False), device)
-            for step in range(4 * WARM):
-                dtn.step(ft, ft, t, step)
-            torch.cuda.current_stream().synchronize()
-            return list(dtn.average.parameters())
+        dtn = digits_dtn(f, dataclasses.replace(config, seed=seed, bf16=False), device)
+        for step in range(4 * WARM):
+            dtn.step(ft, ft, t, step)
+        torch.cuda.current_stream().synchronize()
+        return list(dtn.average.parameters())
 
-    alone = [learned(seed) for seed in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        beside = list(pool.map(learned, range(4)))
+    seeds = range(2 * STREAMS)
+    alone = [learned(seed) for seed in seeds]
+    with ThreadPoolExecutor(8, initializer=take_stream) as pool:
+        beside = list(pool.map(learned, seeds))
     for one, other in zip(alone, beside, strict=True):
         for expected, found in zip(one, other, strict=True):
             torch.testing.assert_close(expected, found, atol=2e-2, rtol=0.0)

@@ -92,6 +92,7 @@ def test_a_run_that_fails_in_a_thread_leaves_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Job, "in_thread", lambda *_: 1 / 0)
+    monkeypatch.setattr("training.reproduce.take_stream", lambda: None)
     failed = train_missing("reverse", 2, tmp_path, tmp_path, "cuda", True, 2)
     assert failed == [tmp_path / f"reverse-seed{seed}" / "output.log" for seed in range(2)]
     assert "ZeroDivisionError" in failed[0].read_text()
