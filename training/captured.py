@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 STREAMS = 32  # that PyTorch has
 WARM = 3  # steps of a kind before it is recorded: kernels are chosen, moments allocated
-_recording = threading.Lock()  # one graph at a time, whatever threads there are
+# What one thread does at a time, as nothing else may be going on but replays: record a graph, and
+# all that a recording would fail of: cuDNN searches for convolutions of new sizes and frees memory.
+alone = threading.RLock()
 OWN = ("lr", "foreach", "fused", "capturable")  # of an optimiser, whatever device saved its state
 
 
@@ -58,10 +60,11 @@ class Graphs:
     def beside(self, kind: Hashable, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """One step, on `stream`."""
         if kind not in self.recorded:
-            if self.taken[kind] < WARM:
-                self.taken[kind] += 1
-                return self.update(kind, *inputs)
-            self.recorded[kind] = self.record(kind, inputs)
+            with alone:
+                if self.taken[kind] < WARM:
+                    self.taken[kind] += 1
+                    return self.update(kind, *inputs)
+                self.recorded[kind] = self.record(kind, inputs)
         recorded = self.recorded[kind]
         for held, new in zip(recorded.inputs, inputs, strict=True):
             held.copy_(new)
@@ -74,11 +77,8 @@ class Graphs:
         for generator in self.random:
             graph.register_generator_state(generator)
         held = tuple(x.clone() for x in inputs)
-        # Other threads may work meanwhile: they are on streams of their own.
-        with (
-            _recording,
-            torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
-        ):
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             losses = self.update(kind, *held)
         return Recorded(graph, held, {name: loss.detach() for name, loss in losses.items()})
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.adaptation import nearest
 from training.augment import augment
+from training.captured import alone
 from training.classifier import Source, accuracy, f_sources, train_classifier
 from training.config import VIEWS, DigitsConfig, DTNConfig, of_digits
 from training.data import Digits, Split, load_digits
@@ -173,12 +174,12 @@ def train(run: Run, data: Path) -> Trained:
         )
     )
     dtn = digits_dtn(f, config, run.device)
-    g = train_dtn(
-        run,
-        dtn,
-        lambda: digits_domains(f, own.s.images, own.t.images, config),
-        own.measured.images[:64],
-    )
+
+    def gather() -> Domains:
+        with alone:
+            return digits_domains(f, own.s.images, own.t.images, config)
+
+    g = train_dtn(run, dtn, gather, own.measured.images[:64])
     return Trained(f, judge, g, digits, own, dtn.start)
 
 
@@ -250,7 +251,8 @@ def adapt(run: Run, trained: Trained) -> dict[str, dict[str, Any]]:
 
 def write_metrics(run: Run, trained: Trained, adapted: bool = False) -> dict[str, Any]:
     """Measure a run and write its metrics.json; with `adapted`, teach a classifier on G(s), too."""
-    metrics = measure(trained)
-    if adapted or (run.folder / "adapted.pt").exists():
-        metrics |= adapt(run, trained)
+    with alone:
+        metrics = measure(trained)
+        if adapted or (run.folder / "adapted.pt").exists():
+            metrics |= adapt(run, trained)
     return run.write_metrics(trained.digits.protocol, trained.digits.sizes, metrics)

@@ -25,7 +25,7 @@ from benchmarks.gpu.ways import (
     kernels,
     read_graph,
 )
-from benchmarks.training.speed import product_rate, steps_a_second
+from benchmarks.training.speed import numbers_of, product_rate, steps_a_second
 from service.pictures import Pixels
 from service.sessions import CUDA, first_line
 from training.data import load_digits
@@ -165,13 +165,10 @@ def device_of(device: str) -> Device:
     """Measure what `device` can do at most."""
     on = torch.device(device)
     name = torch.cuda.get_device_name(on) if device == "cuda" else "CPU"
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if device == "cuda":
-        kinds["float16"] = torch.float16
     a = torch.zeros(COPIED, dtype=torch.uint8, device=on)
     b = torch.empty_like(a)
     copies = max(steps_a_second(lambda: b.copy_(a), 3, on) for _ in range(3))
-    rate = {kind: product_rate(dtype, on) for kind, dtype in kinds.items()}
+    rate = {kind: product_rate(dtype, on) for kind, dtype in numbers_of(on).items()}
     threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"
     return Device(name + threads, rate, 2.0 * COPIED * copies)
 

@@ -115,6 +115,16 @@ def steps_a_second(step: Step, steps: int, device: torch.device) -> float:
     return steps / (time.perf_counter() - start)
 
 
+def numbers_of(device: torch.device) -> dict[str, torch.dtype]:
+    """The numbers that `device` computes in, by name."""
+    found = {"float32": torch.float32}
+    if has_bf16(device):
+        found["bfloat16"] = torch.bfloat16
+    if device.type == "cuda":
+        found["float16"] = torch.float16
+    return found
+
+
 def product_rate(kind: torch.dtype, device: torch.device) -> float:
     """FLOP a second of a product of two matrices, the best of ten."""
     a = torch.randn(SIDE, SIDE, device=device).to(kind)
@@ -236,10 +246,7 @@ def measure(
     for _ in range(rounds):
         for loop, step in loops.steps.items():
             rates[loop].append(steps_a_second(step, steps, on))
-    rate = {
-        kind: product_rate(dtype, on)
-        for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
-    }
+    rate = {kind: product_rate(dtype, on) for kind, dtype in numbers_of(on).items()}
     described = torch.cuda.get_device_name(on) if on.type == "cuda" else "CPU"
     return Speed(
         name,

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from benchmarks.cli import bench
 from benchmarks.training.plain import PlainLoop, endless
-from benchmarks.training.speed import PLAIN, VARIANTS, Speed, faces_loops, report
+from benchmarks.training.speed import PLAIN, VARIANTS, Speed, faces_loops, numbers_of, report
 from tests.training.conftest import config, data, digits
 from training.config import DigitsConfig, FacesConfig, of_digits, preset
 from training.data import Digits
@@ -71,3 +71,10 @@ def test_a_step_of_faces_is_timed_without_pictures() -> None:
 def test_data_that_are_not_there_are_one_line(tmp_path: Path, missing: str) -> None:
     result = CliRunner().invoke(bench, ["training", "--data", str(tmp_path)])
     assert result.exit_code == 2 and missing in result.output
+
+
+def test_a_device_is_measured_in_the_numbers_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(numbers_of(torch.device("cuda"))) == ["float32", "bfloat16", "float16"]
+    for there, names in ((True, ["float32", "bfloat16"]), (False, ["float32"])):
+        monkeypatch.setattr("benchmarks.training.speed.has_bf16", lambda on, there=there: there)
+        assert list(numbers_of(torch.device("cpu"))) == names
