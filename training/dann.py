@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.augment import augment
+from training.captured import Graphs, adam, alone, set_rate, take_up
 from training.classifier import accuracy, learning_rate
-from training.config import of_digits
+from training.config import Augment, of_digits
 from training.data import load_digits
 from training.networks import FEATURES, DigitNet, placed, to_unit
 from training.run import Run, ema_share, ema_update, seeded
@@ -28,7 +29,7 @@ class Reversed(torch.autograd.Function):
     """The identity, whose gradient is turned round and weighed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: float | Tensor) -> Tensor:
         ctx.weight = weight
         return x.view_as(x)
 
@@ -37,7 +38,7 @@ class Reversed(torch.autograd.Function):
         return -ctx.weight * slope, None
 
 
-def reverse(x: Tensor, weight: float) -> Tensor:
+def reverse(x: Tensor, weight: float | Tensor) -> Tensor:
     """x; what learns from it learns the opposite, `weight` times as fast."""
     return cast(Tensor, Reversed.apply(x, weight))  # type: ignore[no-untyped-call]
 
@@ -45,6 +46,15 @@ def reverse(x: Tensor, weight: float) -> Tensor:
 def reversal(step: int, steps: int) -> float:
     """The weight of the reversed gradient: 0 at the start, 1 at the end (their Sec. 5.2.2)."""
     return 2 / (1 + math.exp(-10 * step / steps)) - 1
+
+
+def draw(
+    images: Tensor, n: int, how: Augment | None, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`n` of uint8 pictures, augmented, as float [n, 3, 32, 32] in [-1, 1]; and which they are."""
+    index = torch.randint(len(images), (n,), generator=random, device=random.device)
+    x = to_unit(images[index]).expand(-1, 3, -1, -1)
+    return augment(x, how, random) if how else x, index
 
 
 def train_dann(run: Run, data: Path) -> dict[str, Any]:
@@ -60,55 +70,52 @@ def train_dann(run: Run, data: Path) -> dict[str, Any]:
         critic = nn.Sequential(nn.Linear(FEATURES, 128), nn.ReLU(), nn.Linear(128, 2))
     average.load_state_dict(net.state_dict())
     critic = critic.to(run.device)
-    learned = [*net.parameters(), *critic.parameters()]
-    optimizer = torch.optim.AdamW(
-        learned, config.f.lr, (0.9, 0.99), weight_decay=config.f.weight_decay
+    nets = {"net": net, "average": average, "critic": critic}
+    optimizer = adam(
+        [*net.parameters(), *critic.parameters()], config.f.lr, (0.9, 0.99), config.f.weight_decay
     )
     random = torch.Generator(run.device).manual_seed(config.seed)
     start = 0
     if state := run.load("dann.pt"):
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        critic.load_state_dict(state["critic"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, each in nets.items():
+            each.load_state_dict(state[name])
+        take_up(optimizer, state["optimizer"])
         random.set_state(state["random"].cpu())
         start = state["step"]
 
-    def pictures(images: Tensor) -> tuple[Tensor, Tensor]:
-        index = torch.randint(len(images), (config.batch,), generator=random, device=random.device)
-        x = to_unit(images[index]).expand(-1, 3, -1, -1)
-        return augment(x, config.f.augment, random) if config.f.augment else x, index
-
     domain = torch.tensor([0, 1], device=run.device).repeat_interleave(config.batch)
-    steps = range(start, config.steps)
-    for step in tqdm(steps, "dann", config.steps, initial=start, disable=run.quiet):
-        rate = learning_rate(config.f, step, config.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        s, index = pictures(digits.svhn_train.images)
-        t, _ = pictures(digits.mnist_test.images)
+    weight = torch.zeros((), device=run.device)  # of the reversed gradient
+    fresh = torch.ones((), device=run.device)  # share of net in its average's next state
+
+    def update(_kind: None, s: Tensor, t: Tensor, labels: Tensor) -> dict[str, Tensor]:
         with run.autocast():
             features = net.features(torch.cat([s, t]).contiguous(memory_format=torch.channels_last))
             logits = net.head(features[: config.batch])
-            told = critic(reverse(features, reversal(step, config.steps)))
-        read = F.cross_entropy(logits.float(), digits.svhn_train.labels[index])
+            told = critic(reverse(features, weight))
+        read = F.cross_entropy(logits.float(), labels)
         apart = F.cross_entropy(told.float(), domain)
         optimizer.zero_grad()
         (read + apart).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        ema_update(average, net, ema_share(config.f.ema, step))
+        ema_update(average, net, fresh)
+        return {"read": read, "apart": apart}
+
+    learn = Graphs(update, []).step if run.device.type == "cuda" else update
+    steps = range(start, config.steps)
+    for step in tqdm(steps, "dann", config.steps, initial=start, disable=run.quiet):
+        set_rate(optimizer, learning_rate(config.f, step, config.steps))
+        weight.fill_(reversal(step, config.steps))
+        fresh.fill_(ema_share(config.f.ema, step))
+        s, index = draw(digits.svhn_train.images, config.batch, config.f.augment, random)
+        t, _ = draw(digits.mnist_test.images, config.batch, config.f.augment, random)
+        losses = learn(None, s, t, digits.svhn_train.labels[index])
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
-            run.log("dann", step + 1, read=read.item(), apart=apart.item())
-            state = {
-                "step": step + 1,
-                "net": net.state_dict(),
-                "average": average.state_dict(),
-                "critic": critic.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random": random.get_state(),
-            }
-            run.save("dann.pt", state)
-    average.eval()
+            run.log("dann", step + 1, **{name: loss.item() for name, loss in losses.items()})
+            own = {"optimizer": optimizer.state_dict(), "random": random.get_state()}
+            learned = {name: each.state_dict() for name, each in nets.items()}
+            run.save("dann.pt", {"step": step + 1, **own, **learned})
     test = digits.mnist_test
-    read_right = {"value": round(accuracy(average, test), 5), "split": test.name, "n": len(test)}
+    with alone:
+        right = round(accuracy(average.eval(), test), 5)
+    read_right = {"value": right, "split": test.name, "n": len(test)}
     return run.write_metrics(digits.protocol, digits.sizes, {"adapted_accuracy": read_right})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.captured import STREAMS, WARM, adam, set_rate, take_stream, take_up
 from training.classifier import Source, train_classifier
 from training.config import Augment, ClassifierConfig, DigitsConfig, DTNConfig
+from training.dann import train_dann
 from training.data import Split
 from training.networks import DigitNet, frozen
 from training.run import Run
@@ -151,6 +152,24 @@ def test_a_classifier_learns_the_same_by_recorded_steps(
         nets.append(train_classifier(run, "f", recipe, lambda: [Source(split, 32)], seed=0))
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-3)
+
+
+@needs_gpu
+@pytest.mark.gpu
+def test_a_dann_learns_the_same_by_recorded_steps(
+    config: DigitsConfig, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = []
+    for name, warm in (("recorded", WARM), ("eager", 1000)):
+        monkeypatch.setattr("training.captured.WARM", warm)
+        own = dataclasses.replace(config, steps=12, bf16=False)
+        run = Run(tmp_path / name, "dann", own, "cuda")
+        train_dann(run, data)
+        state = run.load("dann.pt")
+        assert state is not None
+        learned.append(state["average"])
+    for name, value in learned[0].items():
+        torch.testing.assert_close(value, learned[1][name], rtol=1e-2, atol=1e-3)
 
 
 @needs_gpu
