@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,11 @@ def keep(run: Run, shelf: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
-    part = target.with_suffix(".part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+    """Whole or not at all, whoever else copies to there."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = Path(folder) / target.name
+        shutil.copyfile(source, part)
+        part.replace(target)
 
 
 def train_digits(

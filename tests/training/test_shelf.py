@@ -1,11 +1,12 @@
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from training.config import PRESETS, DigitsConfig, of_digits
 from training.run import Run
-from training.shelf import keep, lend, shelf_names
+from training.shelf import copy, keep, lend, shelf_names
 from training.train import Trained
 
 
@@ -57,3 +58,13 @@ def test_another_seed_finds_nothing(
     other = Run(tmp_path / "other", "digits_smoke", dataclasses.replace(config, seed=7))
     lend(other, tmp_path / "shelf")
     assert not (other.folder / "f.pt").exists() and (other.folder / "judge.pt").exists()
+
+
+def test_several_may_keep_the_same_classifier_at_once(tmp_path: Path) -> None:
+    source, target = tmp_path / "f.pt", tmp_path / "shelf" / "f.pt"
+    source.write_bytes(b"weights" * 100_000)
+    target.parent.mkdir()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: copy(source, target), range(80)))
+    assert target.read_bytes() == source.read_bytes()
+    assert list(target.parent.iterdir()) == [target]
