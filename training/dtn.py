@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.augment import diff_augment, jittered
-from training.captured import Graphs, adam, set_rate, take_up
+from training.captured import Graphs, adam, alone, set_rate, take_up
 from training.config import JITTER, DTNConfig
 from training.figures import save_grid
 from training.losses import (
@@ -389,7 +389,9 @@ def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> 
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             run.save("dtn.pt", dtn.state(step + 1))
             path = run.folder / f"grid-{step + 1:06d}.png"
-            save_grid(path, preview, transfer(dtn.start, dtn.average, preview))
+            with alone:
+                drawn = transfer(dtn.start, dtn.average, preview)
+            save_grid(path, preview, drawn)
 
 
 @torch.no_grad()

@@ -229,7 +229,7 @@ def measure(
     variants = tuple(
         how
         for how in VARIANTS[on.type]
-        if how.bf16 <= config.bf16 and not (config.r1 and how.compiled)
+        if (config.bf16 or not how.bf16) and not (config.r1 and how.compiled)
     )
     period = config.r1_every if config.r1 else 1  # steps after which all kinds have been seen
     if isinstance(config, FacesConfig):
