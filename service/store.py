@@ -8,7 +8,9 @@ first use also brings its tables up to date.
 import hashlib
 import logging
 import os
+import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -299,8 +301,22 @@ def open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        turn_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")  # what was answered outlives a power cut
         connection.execute("PRAGMA secure_delete = ON")
 
     return engine
+
+
+def turn_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for its lock where two turn a new file to WAL mode at once."""
+    until = time.monotonic() + WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # its kinds lie above
+            if not busy or time.monotonic() > until:
+                raise
+        time.sleep(0.01)

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
+from sqlalchemy import text
 
 from service.problems import Problem
-from service.store import PersonStore, StoreError, data_file
+from service.store import PersonStore, StoreError, data_file, open_engine
 
 PNG = b"\x89PNG one"
 OTHER = b"\x89PNG two"
@@ -144,6 +146,22 @@ def test_processes_never_lose_the_minimum(database_url: str, store: PersonStore)
     kept = store.best("ann", "emoji")
     assert kept is not None
     assert kept.f_distance == least()
+
+
+def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    """SQLite refuses to turn a file to WAL mode for two at a time: one in six such files, here."""
+    for i in range(60):
+        barrier = Barrier(6)
+
+        def connect(url: str, barrier: Barrier = barrier) -> None:
+            engine = open_engine(url)
+            barrier.wait()
+            with engine.connect() as connection:
+                assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+            engine.dispose()
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(connect, [f"sqlite:///{tmp_path}/{i}.db"] * 6))
 
 
 # Databases that are not there
