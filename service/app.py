@@ -62,7 +62,11 @@ def create_app(
     """
     if models is None:
         models = load_models(
-            settings.models, settings.default_model, settings.device, settings.threads
+            settings.models,
+            settings.default_model,
+            settings.device,
+            settings.threads,
+            alone=settings.workers,
         )
     app = FastAPI(
         title="Domain Transfer Network",

@@ -268,6 +268,7 @@ class Fronts:
                 settings.device,
                 settings.threads,
                 before,
+                alone=settings.workers,
             )
             for model in models:
                 if model not in before:
@@ -299,7 +300,13 @@ def serve(settings: Settings) -> None:
     logs.configure(settings)
     for name in unknown_variables():
         log.warning("%s is no setting of the service; see dtn serve --help", name)
-    models = load_models(settings.models, settings.default_model, settings.device, settings.threads)
+    models = load_models(
+        settings.models,
+        settings.default_model,
+        settings.device,
+        settings.threads,
+        alone=settings.workers,
+    )
     with reserve(settings.host, settings.port) as reserved:
         port = reserved.getsockname()[1]
         try:

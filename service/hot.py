@@ -16,7 +16,8 @@ from service.headers import ConstantHeaders
 from service.lifecycle import Service
 from service.middleware import REQUEST_ID, ApiKeys, new_id
 from service.negotiation import Choice, negotiate
-from service.pictures import MEDIA_TYPES, SMALL, Pixels, decode, decodes_at_once, encode
+from service.pictures import MEDIA_TYPES, Pixels, decode, decodes_at_once, encode
+from service.png import SMALL
 from service.problems import Problem, problem_response
 from service.routes import transfer_query
 from service.schemas import TransferQuery

@@ -136,6 +136,7 @@ class Service:
             settings.device,
             settings.threads,
             before,
+            alone=settings.workers,
         )
         for model in models:
             if model not in before:

@@ -27,7 +27,15 @@ from service.manifest import (
 from service.pictures import Pixels
 from service.problems import Problem
 from service.schemas import GraphCard, ModelCard
-from service.sessions import CPU, CUDA, check_signature, open_session, open_sized
+from service.sessions import (
+    CPU,
+    CUDA,
+    Company,
+    CPUSession,
+    check_signature,
+    open_session,
+    open_sized,
+)
 from service.settings import Device
 from service.warm_up import warm_up
 
@@ -37,17 +45,25 @@ Floats = npt.NDArray[np.float32]
 # plan all convolutions anew, which takes longer than the CPU does for the picture.
 ON_CPU = frozenset({"detect"})
 
+# Graphs that take a third of a request for an emoji each, and little memory: their runs have more
+# threads while they are alone. More than MOST_ALONE hardly help.
+WIDE = frozenset({"detect", "upscale"})
+MOST_ALONE = 4
+
 log = logging.getLogger(__name__)
 
 
 class Model:
     """G of one model folder: uint8 [N, H, W, 3] -> uint8 [N, h, w, 1 or 3].
 
-    Used from several threads at once. Raises ModelError where the folder is not as its
-    manifest says, or where CUDA was asked for and does not work.
+    Used from several threads at once. A run has so many `threads` of the CPU, one that is alone up
+    to `alone` where that pays. Raises ModelError where the folder is not as its manifest says, or
+    where CUDA was asked for and does not work.
     """
 
-    def __init__(self, folder: Path, device: Device = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, folder: Path, device: Device = "auto", threads: int = 1, alone: int = 1
+    ) -> None:
         self.manifest = read_manifest(folder)
         self.sessions: dict[str, Any] = {}
         x = self.manifest.input
@@ -72,6 +88,8 @@ class Model:
         self.device: Literal["cpu", "cuda"] = "cuda" if self.provider == CUDA else "cpu"
         self.threads = threads
         self.most = 1  # pictures that one run should draw; warm_up finds how many pay
+        self.company = Company()
+        self.widen(folder, shared, min(alone, MOST_ALONE))
         if CUDA in providers:
             lanes = ThreadPoolExecutor(LANES, f"cuda-{self.manifest.name}")
             free = not isinstance(x.shape[0], int)
@@ -82,6 +100,19 @@ class Model:
                     self.sessions[role] = CudaSession(session, lanes, opened)
                 elif role not in ON_CPU:
                     self.sessions[role] = LaneSession(session, lanes)
+
+    def widen(self, folder: Path, shared: Mapping[str, bytes], threads: int) -> None:
+        """Let runs of the WIDE graphs that are on the CPU have more threads while they are alone
+        among the model's."""
+        if threads <= self.threads or not WIDE & self.sessions.keys():
+            return
+        for role, graph in self.manifest.graphs.items():
+            session = self.sessions[role]
+            if session.get_providers()[0] == CPU:
+                wide = None
+                if role in WIDE:
+                    wide = open_session(read_file(folder, graph), shared, "cpu", threads)
+                self.sessions[role] = CPUSession(session, wide, self.company)
 
     def open_sized(
         self, content: bytes, shared: Mapping[str, bytes], shape: Shape, record: bool
@@ -279,17 +310,22 @@ def age(model: Model) -> tuple[str, list[tuple[int, int, str]]]:
 
 
 def load_models(
-    directory: Path, default: str, device: Device, threads: int, before: Iterable[Model] = ()
+    directory: Path,
+    default: str,
+    device: Device,
+    threads: int,
+    before: Iterable[Model] = (),
+    alone: int = 1,
 ) -> Models:
     """The models of every folder of a directory; of those `before` that are unchanged, the
-    very same. Raises ModelError, also where there is none.
+    very same. Threads are as in Model. Raises ModelError, also where there is none.
     """
     loaded = []
     for folder in model_folders(directory):
         manifest = read_manifest(folder)
         model = next((known for known in before if known.manifest == manifest), None)
         if model is None:
-            model = Model(folder, device, threads)
+            model = Model(folder, device, threads, alone)
             log.info("%s runs on %s (%s)", model.reference, model.device, model.provider)
         loaded.append(model)
     try:

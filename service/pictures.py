@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
-from service.png import decode_png, encode_png, png_size
+from service.png import SMALL, decode_png, encode_png, png_size
 from service.problems import Problem
 from service.schemas import PictureFormat
 
@@ -29,9 +29,8 @@ if importlib.util.find_spec("pillow_heif"):  # the extra `heif`, for photos as p
     importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     ACCEPTED += ["HEIF", *(["AVIF"] if features.check("avif") else [])]
 
-# Pixels up to which a PNG is a matter of microseconds: not worth handing to a thread, nor
-# filtering, which makes larger ones smaller.
-SMALL = 64 * 64
+# Of WebP's searches for the smallest file the quickest: 25 times as fast, a tenth more bytes.
+WEBP = {"method": 0, "quality": 50}
 
 # Starts of files that are pictures, but of formats not taken: who sends one should read
 # "unsupported", not "not a picture". Offset, signature, name.
@@ -196,14 +195,12 @@ def eight_bits(grey: npt.NDArray[Any]) -> Pixels:
 
 def encode(pixels: Pixels, picture_format: PictureFormat) -> bytes:
     """uint8 [h, w, 1 or 3] -> PNG or WebP, both lossless, or JPEG. No metadata is written."""
-    if encodes_at_once(pixels, picture_format):
+    if picture_format == "png":
         return encode_png(pixels)
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     file = BytesIO()
-    if picture_format == "png":
-        picture.save(file, "PNG")
-    elif picture_format == "webp":
-        picture.save(file, "WEBP", lossless=True)
+    if picture_format == "webp":
+        picture.save(file, "WEBP", lossless=True, **WEBP)
     else:
         picture.save(file, "JPEG", quality=95, subsampling=0)
     return file.getvalue()

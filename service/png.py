@@ -19,7 +19,12 @@ END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 MODES = {0: "L", 2: "RGB"}  # colour types
 # Chunks that change what is seen: transparency, orientation, animation.
 MEANINGFUL = frozenset((b"tRNS", b"eXIf", b"acTL"))
+# Up to so many pixels a PNG is a matter of microseconds: not worth handing to a thread, nor
+# filtering, which makes larger ones smaller.
+SMALL = 64 * 64
 COMPRESSION = 1  # a sixth of the time that zlib takes, for a sixth more bytes
+FILTERED_COMPRESSION = 2  # of larger ones: a fifth of Pillow's time, for a tenth more bytes
+NONE, UP = 0, 2  # filters: the pixels themselves, what they are above those a row higher
 
 
 def png_size(content: bytes) -> tuple[int, int] | None:
@@ -63,10 +68,15 @@ def decode_png(content: bytes, size: tuple[int, int]) -> npt.NDArray[np.uint8] |
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """uint8 [h, w, 1 or 3] as a PNG without metadata."""
     height, width, colours = pixels.shape
-    rows = np.zeros((height, 1 + width * colours), np.uint8)  # each begins with its filter: none
+    small = height * width <= SMALL
+    rows = np.empty((height, 1 + width * colours), np.uint8)  # each begins with its filter
+    rows[:, 0] = NONE if small else UP
     rows[:, 1:] = pixels.reshape(height, -1)
+    if not small:
+        rows[1:, 1:] -= pixels[:-1].reshape(height - 1, -1)
+    compression = COMPRESSION if small else FILTERED_COMPRESSION
     header = b"IHDR" + HEADER.pack(width, height, 8, 2 if colours == 3 else 0, 0, 0, 0)
-    data = b"IDAT" + zlib_ng.compress(rows.tobytes(), COMPRESSION)
+    data = b"IDAT" + zlib_ng.compress(rows.tobytes(), compression)
     return b"".join(
         (
             SIGNATURE,

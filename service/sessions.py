@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,40 @@ CUDA_OPTIONS = {
 # emoji are up to 9 grey levels off the CPU's then (benchmarks/gpu/RESULTS.md).
 FULL = {"use_tf32": "0", "prefer_nhwc": "0"}
 TF32 = {"use_tf32": "1", "prefer_nhwc": "1"}
+
+
+class Company:
+    """Runs at once; `with` it counts one more, and answers how many there are with it."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.lock = Lock()
+
+    def __enter__(self) -> int:
+        with self.lock:
+            self.runs += 1
+            return self.runs
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.runs -= 1
+
+
+class CPUSession:
+    """A graph on the CPU, beside its like: a run that is alone gets `wide`, a session of more
+    threads, where there is one. Else cores would be idle; with others it would take theirs."""
+
+    def __init__(self, session: Any, wide: Any, company: Company) -> None:
+        self.session = session
+        self.wide = session if wide is None else wide
+        self.company = company
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
+        """The named outputs. Raises whatever onnxruntime raises."""
+        with self.company as runs:
+            session = self.wide if runs == 1 else self.session
+            outputs: list[Any] = session.run(names, feed)
+        return outputs
 
 
 def cuda_options(tf32: bool) -> dict[str, str]:

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
         default_factory=cores,
         ge=1,
         le=256,
-        description="pictures decoded, run and encoded side by side; default: the CPU's cores",
+        description="pictures decoded, run and encoded side by side, and threads, up to 4, of a "
+        "lone search for faces or enlarging; default: the CPU's cores",
     )
     fronts: int = Field(
         0,

@@ -56,6 +56,8 @@ def warm_up(model: "Model") -> None:
                 raise ModelError(f"{where}: the distance is {f_distance}")
     try:
         warm_up_others(model)
+        with model.company:  # the same by the sessions of runs that are not alone
+            warm_up_others(model)
     except Problem as problem:
         raise ModelError(f"{model.reference}: warm-up: {problem.__cause__}") from problem
     for size in SIZES:

@@ -93,15 +93,19 @@ class Upscaler(nn.Module):
         """[B, 3, H, W] at `positions` [B or 1, 2, H, W] to [B, 3, 64, H, W]: the 8 x 8 pixels
         that each pixel becomes."""
         n, _, height, width = x.shape
-        # Side by side by a sum, which needs no copy of `where` for each picture.
-        both = F.pad(x, (0, 0, 0, 0, 0, 2)) + F.pad(where, (0, 0, 0, 0, 3, 0))
-        added: Tensor = self.body(both).view(n, 3, SCALE**2, height, width)
+        added: Tensor = self.body(with_positions(x, where)).view(n, 3, SCALE**2, height, width)
         return added + x.unsqueeze(2)
 
     def forward(self, x: Tensor, where: Tensor) -> Tensor:
         """[B, 3, H, W] at `positions` [B or 1, 2, H, W] to [B, 3, 8 H, 8 W]; in [-1, 1] only
         about."""
         return F.pixel_shuffle(self.subpixels(x, where).flatten(1, 2), SCALE)
+
+
+def with_positions(x: Tensor, where: Tensor) -> Tensor:
+    """[B, 3, H, W] beside `positions` [B or 1, 2, H, W]: [B, 5, H, W]."""
+    # By a sum, which needs no copy of `where` for each picture.
+    return F.pad(x, (0, 0, 0, 0, 0, 2)) + F.pad(where, (0, 0, 0, 0, 3, 0))
 
 
 def positions() -> Tensor:
@@ -229,21 +233,34 @@ class UpscaleGraph(nn.Module):
 
     def __init__(self, net: Upscaler) -> None:
         super().__init__()
-        self.net = copy.deepcopy(net)
-        self.net.body = fused(net.body)
+        body = copy.deepcopy(net.body)
+        last = cast(nn.Conv2d, body[-1])
+        # The last layer answers colour by colour; here place by place, as pictures are stored.
+        last.weight = nn.Parameter(by_place(last.weight))
+        last.bias = nn.Parameter(by_place(cast(Tensor, last.bias)))
+        self.body = fused(body)
         self.positions = nn.Buffer(positions().unsqueeze(0))
         frozen(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """y, uint8 [N, 512, 512, 3], of x, uint8 [N, 64, 64, 3].
 
-        The pixels are put in their places last, as single bytes.
+        The pixels are put in their places last, as single bytes: those of a row of sub-pixels
+        together, then the rows, which are wide.
         """
         n, height, width, _ = x.shape
-        y = self.net.subpixels(x.permute(0, 3, 1, 2).float() / 127.5 - 1, self.positions)
+        picture = x.permute(0, 3, 1, 2).float() / 127.5 - 1
+        added: Tensor = self.body(with_positions(picture, self.positions))
+        y = added.view(n, SCALE**2, 3, height, width) + picture.unsqueeze(1)
         y = ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        y = y.view(n, 3, SCALE, SCALE, height, width).permute(0, 4, 2, 5, 3, 1)
+        y = y.view(n, SCALE, SCALE * 3, height * width).transpose(2, 3).contiguous()
+        y = y.view(n, SCALE, height, width * SCALE * 3).transpose(1, 2)
         return y.reshape(n, SCALE * height, SCALE * width, 3)
+
+
+def by_place(values: Tensor) -> Tensor:
+    """Of 3 x 64 sub-pixels [192, ...] to 64 x 3."""
+    return values.view(3, SCALE**2, *values.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 class Delivered(nn.Module):

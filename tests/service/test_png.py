@@ -83,11 +83,20 @@ def test_a_chunk_longer_than_the_file_is_no_picture() -> None:
     assert decode_png(bytes(content), (16, 16)) is None
 
 
+@pytest.mark.parametrize("height", [33, 333])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_what_is_encoded_can_be_read(colours: int) -> None:
-    pixels = noise(33, 21, colours)
+def test_what_is_encoded_can_be_read(colours: int, height: int) -> None:
+    pixels = noise(height, 21, colours)
     picture = Image.open(BytesIO(encode_png(pixels)))
     picture.load()
     assert picture.mode == ("L" if colours == 1 else "RGB")
     assert np.array_equal(np.asarray(picture).reshape(pixels.shape), pixels)
     assert set(picture.info) == set()
+
+
+def test_a_large_picture_is_stored_as_its_differences() -> None:
+    brighter = np.arange(128, dtype=np.uint8).reshape(128, 1, 1)
+    pixels = noise(1, 128) + brighter
+    content = encode_png(pixels)
+    assert len(content) < pixels.size / 20
+    assert np.array_equal(np.asarray(Image.open(BytesIO(content))), pixels)

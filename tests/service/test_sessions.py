@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from service.cuda import LANES, SIZES, CudaSession, LaneSession
 from service.manifest import ModelError
 from service.models import Model, load_models
+from service.sessions import Company, CPUSession
 from tests.service.dummy import noise
 
 Make = Callable[..., Path]
@@ -200,3 +202,57 @@ def test_photographs_are_searched_for_faces_on_the_cpu(
     assert (model.device, model.provider) == ("cuda", "CUDAExecutionProvider")
     assert not isinstance(model.sessions["detect"], LaneSession)
     assert isinstance(model.sessions["upscale"], LaneSession)
+
+
+class Named:
+    """A session that answers its name, once it may."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.may = name, Event()
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> list[str]:
+        assert self.may.wait(10)
+        return [self.name]
+
+
+def test_a_run_that_is_alone_has_more_threads() -> None:
+    narrow, wide = Named("narrow"), Named("wide")
+    company = Company()
+    detect, g = CPUSession(narrow, wide, company), CPUSession(narrow, None, company)
+    narrow.may.set()
+    assert g.run([], {}) == ["narrow"]
+    with ThreadPoolExecutor() as pool:
+        alone = pool.submit(detect.run, [], {})
+        while company.runs == 0:
+            time.sleep(0.001)
+        assert detect.run([], {}) == ["narrow"]
+        wide.may.set()
+        assert alone.result() == ["wide"]
+    assert detect.run([], {}) == ["wide"]
+    with company:
+        assert detect.run([], {}) == ["narrow"]
+
+
+def test_a_run_that_fails_is_over() -> None:
+    company = Company()
+    session = CPUSession(None, None, company)
+    with pytest.raises(AttributeError):
+        session.run([], {})
+    assert company.runs == 0
+
+
+def test_what_runs_alone_answers_the_same(models_dir: Path) -> None:
+    usual, wide = Model(models_dir / "emoji"), Model(models_dir / "emoji", alone=2)
+    wide.warm_up()
+    assert not isinstance(usual.sessions["detect"], CPUSession)
+    assert wide.sessions["detect"].wide is not wide.sessions["detect"].session
+    assert wide.sessions["distance"].wide is wide.sessions["distance"].session
+    x = noise(64, 64)
+    assert np.array_equal(usual.upscale(x), wide.upscale(x))
+    for expected, found in zip(usual.detect(x), wide.detect(x), strict=True):
+        assert np.array_equal(expected, found)
+
+
+def test_a_model_without_such_graphs_has_one_session_each(models_dir: Path) -> None:
+    model = Model(models_dir / "digits", alone=4)
+    assert not any(isinstance(session, CPUSession) for session in model.sessions.values())
