@@ -154,18 +154,14 @@ class Engine:
         self.parallel = parallel
         self.runs: dict[int, Runs] = {}
         self.keys = count(1)
-        self.warm: set[int] = set()
-        self.warming = Lock()
 
-    def add(self, model: Model, warm: bool) -> int:
+    def add(self, model: Model) -> int:
         """The model's key; the one it has where it is known."""
         for key, runs in self.runs.items():
             if runs.model is model:
                 return key
         key = next(self.keys)
         self.runs[key] = Runs(model, self.parallel)
-        if warm:
-            self.warm.add(key)
         return key
 
     def keep(self, keys: Iterable[int]) -> None:
@@ -173,7 +169,6 @@ class Engine:
         wanted = set(keys)
         for key in self.runs.keys() - wanted:
             log.info("%s is not called any longer", self.runs.pop(key).model.reference)
-            self.warm.discard(key)
 
     def warm_up(self, key: int) -> int:
         """How many pictures one run of the model should draw, once it is warm.
@@ -181,10 +176,7 @@ class Engine:
         Raises ModelError.
         """
         model = self.runs[key].model
-        with self.warming:
-            if key not in self.warm:
-                model.warm_up()
-                self.warm.add(key)
+        model.warm_up()
         return model.most
 
     def answer(self, key: int, words: tuple[str, ...], arrays: list[Array]) -> list[Array]:

@@ -18,14 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from service import engine, logs
+from service import engine
 from service.engine import Engine
 from service.manifest import ModelError
 from service.metrics import MULTIPROC
 from service.models import Models, load_models
 from service.remote import notice_of
 from service.server import ServeError, reserve
-from service.settings import PREFIX, Settings, unknown_variables
+from service.settings import PREFIX, Settings
 from service.wire import LENGTH, WireError, message_length, pack_message
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Fronts:
         }
         self.engine = Engine(settings.workers)
         self.models = models
-        self.keys = [self.engine.add(model, warm=False) for model in models]
+        self.keys = [self.engine.add(model) for model in models]
         self.number = 1  # of the list of models
         self.fronts: set[FrontProcess] = set()
         self.told: set[str] = set()  # phases that all have reached
@@ -274,7 +274,7 @@ class Fronts:
                 if model not in before:
                     await asyncio.to_thread(model.warm_up)
             self.models = models
-            self.keys = [self.engine.add(model, warm=True) for model in models]
+            self.keys = [self.engine.add(model) for model in models]
             self.number += 1
             fronts = list(self.fronts)
             for front in fronts:
@@ -295,18 +295,8 @@ def ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, models: Models) -> None:
     """Serve by several processes until told to stop. Raises ModelError or ServeError."""
-    logs.configure(settings)
-    for name in unknown_variables():
-        log.warning("%s is no setting of the service; see dtn serve --help", name)
-    models = load_models(
-        settings.models,
-        settings.default_model,
-        settings.device,
-        settings.threads,
-        alone=settings.workers,
-    )
     with reserve(settings.host, settings.port) as reserved:
         port = reserved.getsockname()[1]
         try:

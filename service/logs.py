@@ -27,6 +27,7 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     # Pillow's debugging messages tell what it found in a photo, such as where it was taken.
     logging.getLogger("PIL").setLevel(logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # else it tells of its own parts
 
 
 class JsonLines(logging.Formatter):

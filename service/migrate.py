@@ -56,7 +56,6 @@ def upgrade(connection: Connection, wait_s: float) -> bool:
         found = current(connection)
         config = configuration()
         config.attributes.update(connection=connection, version_table=TABLE)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         command.upgrade(config, "head")
     log.info("the database of persons: revision %s, before %s", newest(), found or "none")
     return True

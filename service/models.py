@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +90,8 @@ class Model:
         self.threads = threads
         self.most = 1  # pictures that one run should draw; warm_up finds how many pay
         self.company = Company()
+        self.warming = Lock()
+        self.warm = False
         self.widen(folder, shared, min(alone, MOST_ALONE))
         if CUDA in providers:
             lanes = ThreadPoolExecutor(LANES, f"cuda-{self.manifest.name}")
@@ -229,8 +232,11 @@ class Model:
         return np.asarray(large[0])
 
     def warm_up(self) -> None:
-        """Run every graph as `service.warm_up` has it; finds `most`. Raises ModelError."""
-        warm_up(self)
+        """Run every graph once as `service.warm_up` has it; finds `most`. Raises ModelError."""
+        with self.warming:
+            if not self.warm:
+                warm_up(self)
+                self.warm = True
 
     def outputs(self, role: str) -> list[str]:
         """Names of what a graph answers."""

@@ -22,13 +22,13 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service import logs
 from service.app import create_app
 from service.headers import ConstantHeaders
 from service.hot import HotPath, HotRequest
 from service.lifecycle import Service
+from service.models import Models
 from service.problems import MEDIA_TYPE, Problem, problem_response
-from service.settings import Settings, unknown_variables
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -294,12 +294,9 @@ def settle() -> None:
     gc.freeze()
 
 
-def serve(settings: Settings) -> None:
-    """Serve until told to stop. Raises ModelError or ServeError where it cannot."""
-    logs.configure(settings)
-    for name in unknown_variables():
-        log.warning("%s is no setting of the service; see dtn serve --help", name)
-    server = make_server(create_app(settings))
+def serve(settings: Settings, models: Models) -> None:
+    """Serve until told to stop. Raises ModelError, ServeError or StoreError where it cannot."""
+    server = make_server(create_app(settings, models))
     server.service.settle = settle
     listener = listen(settings.host, settings.port)
     log.info("listening on http://%s:%d", settings.host, listener.getsockname()[1])

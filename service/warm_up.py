@@ -26,7 +26,7 @@ WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 # Pictures of one run on a CPU, tried at warm-up until two sizes in a row are not clearly faster per
 # picture than the best before, or all have taken TRIALS_S. On a GPU all SIZES are tried.
 RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-TRIALS_S = 0.5
+TRIALS_S = 0.3
 CLEARLY = 0.98
 HANDLING_S = 300e-6  # that a run costs beside itself: threads are woken, arrays put together
 TRIAL_SIDE = 32

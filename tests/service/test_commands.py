@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import service
 from service import cli
 from service.emoji import draw_emoji, sized
 from service.models import Model, Models
+from service.serve_command import load_early
 from service.settings import Settings
 from tests.service.dummy import SIDE, encoded
 from tests.service.dummy_faces import photo_of
@@ -119,6 +121,16 @@ def test_serve_ends_with_the_reason_where_warm_up_fails(make_model: Callable[...
     assert result.returncode == 2
     assert result.stderr.startswith("Error: digits@1: warm-up with 32 x 32 pixels: answers")
     assert result.stderr.count("\n") == 1
+
+
+def test_models_are_warmed_up_while_the_server_is_imported(models_dir: Path) -> None:
+    loaded = load_early(Settings(models=models_dir))
+    models = list(loaded.result())
+    until = time.monotonic() + 30
+    while not all(model.warm for model in models) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(models) > 1
+    assert all(model.warm for model in models)
 
 
 # dtn transfer

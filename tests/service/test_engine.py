@@ -195,7 +195,7 @@ def far(tmp_path: Path) -> Iterator[Far]:
     line = Line(str(tmp_path / "engine"))
 
     def made(model: Model) -> RemoteModel:
-        notice = notice_of(model, running.add(model, warm=False))
+        notice = notice_of(model, running.add(model))
         return RemoteModel(ModelNotice.model_validate(notice), line)
 
     yield made
@@ -294,11 +294,11 @@ def test_nobody_there_is_not_ready(tmp_path: Path, models: Models) -> None:
 
 def test_a_model_that_is_not_called_any_longer_is_let_go(models: Models) -> None:
     running = Engine(parallel=1)
-    first, second = (running.add(models.find(name), warm=True) for name in ("digits", "plain"))
-    assert running.add(models.find("digits"), warm=True) == first
+    first, second = (running.add(models.find(name)) for name in ("digits", "plain"))
+    assert running.add(models.find("digits")) == first
     running.keep({second})
     assert list(running.runs) == [second]
-    assert running.add(models.find("digits"), warm=True) not in (first, second)
+    assert running.add(models.find("digits")) not in (first, second)
 
 
 def test_a_front_tells_when_no_request_holds_a_model_any_longer(models: Models) -> None:

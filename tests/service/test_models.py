@@ -1,6 +1,8 @@
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -233,3 +235,27 @@ def test_another_graph_in_a_role_is_refused(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=reason):
         Model(folder).warm_up()
+
+
+def test_two_that_warm_a_model_up_do_it_once(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Model] = []
+
+    def slowly(model: Model) -> None:
+        time.sleep(0.05)
+        runs.append(model)
+
+    monkeypatch.setattr("service.models.warm_up", slowly)
+    model = Model(models_dir / "digits")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: model.warm_up(), range(2)))
+    assert runs == [model]
+
+
+def test_a_failed_warm_up_is_tried_again(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(models_dir / "digits")
+    monkeypatch.setitem(model.sessions, "transfer", Failing())
+    for _ in range(2):
+        with pytest.raises(ModelError, match="out of memory"):
+            model.warm_up()
