@@ -21,7 +21,7 @@ from service.inference_schemas import InferenceRequest
 from service.lifecycle import Service
 from service.metrics import REFRESH_S, Metrics, Templates
 from service.middleware import OPEN_PATHS, ApiKeys, Cors, Envelope, Linger
-from service.models import Models, load_models
+from service.models import Models, models_of
 from service.page_routes import PATHS as PAGE_PATHS
 from service.page_routes import router as page_router
 from service.persons import router as persons_router
@@ -61,13 +61,7 @@ def create_app(
     Raises ModelError where a model cannot be loaded, StoreError where there is no such database.
     """
     if models is None:
-        models = load_models(
-            settings.models,
-            settings.default_model,
-            settings.device,
-            settings.threads,
-            alone=settings.workers,
-        )
+        models = models_of(settings)
     app = FastAPI(
         title="Domain Transfer Network",
         version=__version__,

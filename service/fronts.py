@@ -22,7 +22,7 @@ from service import engine
 from service.engine import Engine
 from service.manifest import ModelError
 from service.metrics import MULTIPROC
-from service.models import Models, load_models
+from service.models import Models, models_of
 from service.remote import notice_of
 from service.server import ServeError, reserve
 from service.settings import PREFIX, Settings
@@ -260,16 +260,8 @@ class Fronts:
         As Service.reload. Raises ModelError.
         """
         async with self.reloading:
-            settings, before = self.settings, list(self.models)
-            models = await asyncio.to_thread(
-                load_models,
-                settings.models,
-                settings.default_model,
-                settings.device,
-                settings.threads,
-                before,
-                alone=settings.workers,
-            )
+            before = list(self.models)
+            models = await asyncio.to_thread(models_of, self.settings, before)
             for model in models:
                 if model not in before:
                     await asyncio.to_thread(model.warm_up)

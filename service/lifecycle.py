@@ -9,7 +9,7 @@ from typing import Literal
 from service.batching import Batcher
 from service.manifest import ModelError
 from service.metrics import Metrics
-from service.models import Model, Models, load_models
+from service.models import Model, Models, models_of
 from service.problems import Problem
 from service.settings import Settings
 from service.store import PersonStore
@@ -128,16 +128,8 @@ class Service:
 
     async def load_again(self) -> None:
         """The part of reload that finds the models. Raises ModelError."""
-        settings, before = self.settings, self.models
-        models = await asyncio.to_thread(
-            load_models,
-            settings.models,
-            settings.default_model,
-            settings.device,
-            settings.threads,
-            before,
-            alone=settings.workers,
-        )
+        before = self.models
+        models = await asyncio.to_thread(models_of, self.settings, before)
         for model in models:
             if model not in before:
                 await asyncio.to_thread(model.warm_up)

@@ -37,7 +37,7 @@ from service.sessions import (
     open_session,
     open_sized,
 )
-from service.settings import Device
+from service.settings import Device, Settings
 from service.warm_up import warm_up
 
 Floats = npt.NDArray[np.float32]
@@ -338,6 +338,18 @@ def load_models(
         return Models(loaded, default)
     except ModelError as error:
         raise ModelError(f"{directory}: {error}") from error
+
+
+def models_of(settings: Settings, before: Iterable[Model] = ()) -> Models:
+    """What the settings say is served, by load_models."""
+    return load_models(
+        settings.models,
+        settings.default_model,
+        settings.device,
+        settings.threads,
+        before,
+        alone=settings.workers,
+    )
 
 
 def model_folders(directory: Path) -> list[Path]:

@@ -37,9 +37,7 @@ def cards_here() -> list[ModelCard]:
     settings = read_settings()
     loading, manifest = bring("service.models", "cpu"), bring("service.manifest", "cpu")
     try:
-        loaded = loading.load_models(
-            settings.models, settings.default_model, settings.device, settings.threads
-        )
+        loaded = loading.models_of(settings)
     except manifest.ModelError as error:
         raise Fault(str(error)) from error
     found: list[ModelCard] = loaded.cards()

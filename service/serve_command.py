@@ -54,13 +54,7 @@ def load_early(settings: Settings) -> Future[Any]:
     threads = ThreadPoolExecutor(settings.workers, "models")
 
     def load() -> Any:
-        models = loading.load_models(
-            settings.models,
-            settings.default_model,
-            settings.device,
-            settings.threads,
-            alone=settings.workers,
-        )
+        models = loading.models_of(settings)
         # Side by side, but on a GPU, whose runs are recorded: then nothing else may run there.
         on_cpu = all(model.device == "cpu" for model in models)
         for part in [[model] for model in models] if on_cpu else [list(models)]:
