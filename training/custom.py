@@ -29,8 +29,9 @@ from training.custom_f import (
     strong,
     views,
 )
-from training.dtn import DTN, Domains, train_dtn
+from training.dtn import DTN
 from training.face_networks import face_discriminator, face_generator
+from training.loop import Domains, train_dtn
 from training.run import Run, seeded
 
 PRESET = "custom"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.custom import Trained
 from training.custom_f import read_all
-from training.dtn import transfer
+from training.loop import transfer
 
 Metric = dict[str, Any]
 # What a figure is, for people; the report and the card have them in this order.

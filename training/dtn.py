@@ -6,18 +6,16 @@ no picture, and of its labels it never sees one.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from training.augment import diff_augment, jittered
-from training.captured import Graphs, adam, alone, set_rate, take_up
+from training.captured import Graphs, adam, set_rate, take_up
 from training.config import JITTER, DTNConfig
-from training.figures import save_grid
 from training.losses import (
     binary_d_loss,
     binary_gan_loss,
@@ -29,13 +27,11 @@ from training.losses import (
     tid_loss,
     tv_loss,
 )
-from training.networks import frozen, initialise, placed, to_unit
-from training.parallel import average_gradients, own_seed, rank, ranks, share, wait
-from training.run import Run, autocast, device_name, ema_share, ema_update
+from training.networks import initialise, placed
+from training.parallel import average_gradients, own_seed, rank, ranks
+from training.run import autocast, device_name, ema_share, ema_update
 from training.second_gan import SecondGAN
 
-LOG_EVERY = 100  # steps
-SAVE_EVERY = 500
 FINISH_LR = 0.5  # of lr, where the cosine of a Finish begins
 
 
@@ -44,18 +40,6 @@ class Features(Protocol):
 
     def features(self, x: Tensor) -> Tensor:
         """f(x) of pictures [B, C, H, W] in [-1, 1]: [B, K]."""
-
-
-@dataclass(frozen=True)
-class Domains:
-    """What g and D learn from, on one device."""
-
-    fs: Tensor  # f(s), [N, K]
-    ft: Tensor  # f(t), [M, K]
-    t: Tensor  # uint8 [M, C, H, W]
-    s: Tensor | None = None  # uint8 [N, 3, H, W], where G starts from pixels
-    s_weights: Tensor | None = None  # [N], how often each is drawn; None: once an epoch
-    t_weights: Tensor | None = None  # [M], the same
 
 
 class Pixels:
@@ -97,22 +81,6 @@ class Kind(NamedTuple):
     penalised: bool  # D pays R1
     finishing: bool  # it is one of Finish's
     enlarged: bool  # and of those in which f sees what is made of G(s)
-
-
-def epochs(n: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Indices [batch] for ever: every element once an epoch, the last partial batch left out."""
-    while True:
-        order = torch.randperm(n, generator=random, device=random.device)
-        yield from torch.split(order, batch)[: max(1, n // batch)]
-
-
-def draws(n: int, weights: Tensor | None, batch: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Indices [batch] for ever: with probabilities proportional to `weights` [n], or epochs."""
-    if weights is None:
-        yield from epochs(n, batch, random)
-    else:
-        while True:
-            yield torch.multinomial(weights, batch, replacement=True, generator=random)
 
 
 class DTN:
@@ -349,53 +317,3 @@ def decayed(rate: float, step: int, steps: int, finish: int) -> float:
     if step >= ends:
         began, ends, rate = ends, steps, FINISH_LR * rate
     return rate * (0.5 + 0.5 * math.cos(math.pi * (step - began) / (ends - began)))
-
-
-def train_dtn(run: Run, dtn: DTN, gather: Callable[[], Domains], preview: Tensor) -> nn.Sequential:
-    """Train g and D, from where `run` stopped; returns the averaged g, frozen.
-
-    `gather` brings what they learn from, and is not called where nothing is left to learn.
-    `preview` are uint8 pictures of S whose transfer is drawn into grid-*.png as it goes.
-    """
-    start = dtn.restore(state) if (state := run.load("dtn.pt")) else 0
-    if start < run.config.steps:
-        _loop(run, dtn, gather(), preview, start)
-    wait()
-    return frozen(dtn.average)
-
-
-def _loop(run: Run, dtn: DTN, domains: Domains, preview: Tensor, start: int) -> None:
-    config = run.config
-    # The order of pictures has a generator of its own and is replayed up to `start`.
-    order = torch.Generator(run.device).manual_seed(own_seed(config.seed))
-    s_order = draws(len(domains.fs), domains.s_weights, share(config.batch), order)
-    t_order = draws(len(domains.ft), domains.t_weights, share(config.batch), order)
-    for _ in range(start):
-        next(s_order), next(t_order)
-    steps = range(start, config.steps)
-    progress = tqdm(steps, "dtn", config.steps, initial=start, disable=run.quiet or rank() > 0)
-    for step in progress:
-        s_index, t_index = next(s_order), next(t_order)
-        t = to_unit(domains.t[t_index])
-        s = None if domains.s is None else to_unit(domains.s[s_index])
-        losses = dtn.step(domains.fs[s_index], domains.ft[t_index], t, step, s)
-        if rank() > 0:
-            continue
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-            values = {name: round(float(loss.detach()), 4) for name, loss in losses.items()}
-            rate = progress.format_dict["rate"]
-            run.log("dtn", step + 1, steps_per_second=rate, **values)
-            progress.set_postfix(values)
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
-            run.save("dtn.pt", dtn.state(step + 1))
-            path = run.folder / f"grid-{step + 1:06d}.png"
-            with alone:
-                drawn = transfer(dtn.start, dtn.average, preview)
-            save_grid(path, preview, drawn)
-
-
-@torch.no_grad()
-def transfer(f: Features, g: nn.Module, images: Tensor) -> Tensor:
-    """G(x) = g(f(x)) of uint8 pictures [N, C, H, W]: uint8 [N, c, h, w]."""
-    parts = [g(f.features(to_unit(chunk))) for chunk in torch.split(images, 500)]
-    return torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).byte()

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from training.config import FacesConfig
-from training.dtn import DTN, NO_FINISH, Domains, Finish, train_dtn
+from training.dtn import DTN, NO_FINISH, Finish
 from training.face_data import CONSENTED, read_faces
 from training.face_domains import SOURCES, draw_avatars, face_domains, fit
 from training.face_features import FaceFeatures, face_features
 from training.face_networks import face_discriminator, face_generator
+from training.loop import Domains, train_dtn
 from training.resnet29 import FEATURES, load_resnet29
 from training.run import Run, seeded
 from training.upscaler import delivered_by

@@ -14,7 +14,8 @@ from training.captured import alone
 from training.classifier import Source, accuracy, f_sources, train_classifier
 from training.config import VIEWS, DigitsConfig, DTNConfig, of_digits
 from training.data import Digits, Split, load_digits
-from training.dtn import DTN, Domains, Features, train_dtn, transfer
+from training.dtn import DTN, Features
+from training.loop import Domains, train_dtn, transfer
 from training.networks import (
     DigitNet,
     discriminator,

@@ -17,9 +17,10 @@ from benchmarks.training.plain import PlainLoop, endless
 from training.captured import WARM
 from training.config import DigitsConfig, DTNConfig, FacesConfig, of_digits, preset
 from training.data import load_digits
-from training.dtn import DTN, Domains, draws
+from training.dtn import DTN
 from training.face_features import face_features
 from training.faces import faces_dtn
+from training.loop import Domains, draws
 from training.networks import DigitNet, discriminator, frozen, generator, placed, to_unit
 from training.resnet29 import ResNet29
 from training.run import has_bf16

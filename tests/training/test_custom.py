@@ -143,9 +143,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 ) -> None:
     source, target = folders
     arguments = usual(tmp_path, "--f", "labelled", "--f-steps", "8")
-    monkeypatch.setattr("training.dtn.SAVE_EVERY", 3)
+    monkeypatch.setattr("training.loop.SAVE_EVERY", 3)
     with monkeypatch.context() as patch:
-        patch.setattr("training.dtn.save_grid", interrupted)
+        patch.setattr("training.loop.save_grid", interrupted)
         result = train("--source", source, "--target", target, *arguments)
         assert isinstance(result.exception, KeyboardInterrupt) or result.exit_code != 0
     assert torch.load(tmp_path / "run" / "dtn.pt", weights_only=True)["step"] == 3

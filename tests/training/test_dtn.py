@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from training.config import DigitsConfig, DTNConfig
 from training.data import Digits
-from training.dtn import DTN, draws, epochs, train_dtn, transfer
+from training.dtn import DTN
+from training.loop import draws, epochs, train_dtn, transfer
 from training.losses import const_loss
 from training.networks import DigitNet
 from training.run import Run
@@ -243,7 +244,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     config = dataclasses.replace(config, lr_decay=True, tid_first=2)
     whole = learn(Run(tmp_path / "whole", "p", config), f, digits)
 
-    monkeypatch.setattr("training.dtn.SAVE_EVERY", 2)
+    monkeypatch.setattr("training.loop.SAVE_EVERY", 2)
     broken = Run(tmp_path / "broken", "p", config)
     steps = []
     real_step = DTN.step
