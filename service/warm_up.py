@@ -4,7 +4,7 @@ is allocated, and how many pictures a run should draw is known.
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,11 +23,14 @@ log = logging.getLogger(__name__)
 # the extremes that make a letterbox round a side to nothing.
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
-# Pictures of one run on a CPU, tried at warm-up until two sizes in a row are not clearly faster per
-# picture than the best before, or all have taken TRIALS_S. On a GPU all SIZES are tried.
-RUN_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# Pictures of one run on a CPU, tried at warm-up until all have taken TRIALS_S; more hardly pay
+# there, and let others wait. On a GPU all SIZES are tried.
+RUN_SIZES = (1, 2, 4, 8, 16)
 TRIALS_S = 0.3
-CLEARLY = 0.98
+# Sizes are as good as the fastest per picture where they take at most so many times its seconds.
+# Of these a CPU takes the largest: what is measured there scatters, and small runs lose more than
+# large ones. A GPU takes the smallest, lest it be too many to begin a second run beside.
+AS_GOOD = {"cpu": 1.1, "cuda": 1.02}
 # What a run costs beside itself where all cores are busy: threads are woken, arrays put together,
 # caches filled anew.
 HANDLING_S = {"cpu": 1e-3, "cuda": 3e-4}
@@ -115,7 +118,7 @@ def record(model: "Model") -> None:
 
 
 def best_size(model: "Model") -> int:
-    """How many pictures one run should draw: more would hardly be faster per picture."""
+    """How many pictures one run should draw, as best_of has it of short trials."""
     if isinstance(model.manifest.input.shape[0], int):
         return 1
     # A run of one thread is timed by what it computes, whatever else the machine does.
@@ -124,24 +127,24 @@ def best_size(model: "Model") -> int:
     seconds: dict[int, float] = {}  # per picture, by size
     began = time.monotonic()
     on_gpu = sessions_of_g(model).get("transfer")
-    for size in RUN_SIZES if on_gpu is None else sorted(on_gpu.sized) or RUN_SIZES[:1]:
+    sizes = RUN_SIZES if model.device == "cpu" else SIZES
+    for size in sizes if on_gpu is None else sorted(on_gpu.sized) or sizes[:1]:
         trials = []
         for _ in range(3):  # the first allocates
             start = clock()
             run(model, size, distance=False)
             trials.append((clock() - start + HANDLING_S[model.device]) / size)
         seconds[size] = min(trials)
-        best = best_of(seconds)
-        late = time.monotonic() - began > TRIALS_S
-        if on_gpu is None and (size >= 4 * best or late):
+        if on_gpu is None and time.monotonic() - began > TRIALS_S:
             break
-    return best
+    return best_of(seconds, model.device)
 
 
-def best_of(seconds: dict[int, float]) -> int:
-    """Of sizes and their seconds per picture the smallest than which none is clearly faster."""
-    fastest = min(seconds.values())
-    return next(size for size, taken in seconds.items() if taken * CLEARLY <= fastest)
+def best_of(seconds: dict[int, float], device: Literal["cpu", "cuda"]) -> int:
+    """Which of these sizes, with the seconds per picture that each took, runs should have."""
+    bound = min(seconds.values()) * AS_GOOD[device]
+    good = [size for size, taken in seconds.items() if taken <= bound]
+    return max(good) if device == "cpu" else min(good)
 
 
 def trial(model: "Model", size: int) -> Pixels:

@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.models import Model
 from service.pictures import Pixels
 from service.problems import Problem
+from service.warm_up import best_of
 from tests.service.dummy import noise
 
 
@@ -315,3 +316,11 @@ def test_warm_up_finds_how_many_pictures_pay(models_dir: Path) -> None:
     per_run.device = "cuda"  # on the CPU, sleeping does not count
     per_run.warm_up()
     assert per_run.most >= 16
+
+
+def test_on_a_cpu_a_size_of_run_that_was_measured_badly_does_not_make_runs_small() -> None:
+    seconds = {1: 4.87, 2: 3.38, 4: 2.34, 8: 2.86, 16: 2.37, 32: 2.41}
+    assert best_of(seconds, "cpu") == 32
+    assert best_of(seconds, "cuda") == 4
+    slower = seconds | {16: 2.6, 32: 2.7}
+    assert best_of(slower, "cpu") == 4
