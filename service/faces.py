@@ -24,6 +24,8 @@ DARK = 128  # a photo is dark where 99 of 100 values are below this
 # far apart, whatever the size and tilt of the face in the photo.
 CLOSE = Alignment(side=256, left_eye=(0.39, 0.45), right_eye=(0.61, 0.45))
 CLOSE_EYES = CLOSE.side * (CLOSE.right_eye[0] - CLOSE.left_eye[0])
+# How far Pillow may average whole pixels before it filters: twice as large as what is wanted.
+GAP = 2.0
 MOST_TRIED = 5  # faces looked at again before the photo counts as having none
 
 # Distance of the eyes over that from eyes to mouth, and where between the eyes (0 to 1) the
@@ -108,7 +110,7 @@ def shrink(picture: Image.Image, long_side: int) -> Image.Image:
     if factor >= 1:
         return picture
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return picture.resize(size, Image.Resampling.BOX, reducing_gap=GAP)
 
 
 def detect(picture: Image.Image, model: Model, scale: float) -> list[Face]:
@@ -138,7 +140,7 @@ def looks_here(five: Floats) -> bool:
 def look_closer(picture: Image.Image, face: Face, model: Model) -> Face | None:
     """The face with its eyes placed anew; None where it is none when seen at its best."""
     p, q = placement(face, CLOSE)
-    close = align(picture, face, CLOSE)
+    close = align(picture, face, CLOSE, Image.Resampling.BILINEAR)
     middle = CLOSE.side * (eye(CLOSE.left_eye) + eye(CLOSE.right_eye)) / 2
     best, nearest = None, CLOSE_EYES / 2
     for seen in detect(close, model, 1.0):
@@ -173,7 +175,12 @@ def placement(face: Face, alignment: Alignment) -> tuple[complex, complex]:
     return p, face.left_eye - p * alignment.side * left
 
 
-def align(picture: Image.Image, face: Face, alignment: Alignment) -> Image.Image:
+def align(
+    picture: Image.Image,
+    face: Face,
+    alignment: Alignment,
+    kernel: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
     """The square of an alignment: the face turned, scaled and shifted so that its eyes fit.
 
     What is larger in the picture is averaged down before it is turned, so that nothing
@@ -182,7 +189,7 @@ def align(picture: Image.Image, face: Face, alignment: Alignment) -> Image.Image
     p, q = placement(face, alignment)
     side = alignment.side
     corners = [q, q + p * side, q + p * side * 1j, q + p * side * (1 + 1j)]
-    margin = 3 * max(1.0, abs(p))  # what a bicubic kernel reaches for
+    margin = 3 * max(1.0, abs(p))  # what a kernel reaches for, a bicubic one furthest
     x0, y0, x1, y1 = (
         math.floor(min(z.real for z in corners) - margin),
         math.floor(min(z.imag for z in corners) - margin),
@@ -194,9 +201,7 @@ def align(picture: Image.Image, face: Face, alignment: Alignment) -> Image.Image
     top, bottom = clamp(y0, y1, picture.height)
     shrunk = max(1.0, abs(p))
     width, height = math.ceil((right - left) / shrunk), math.ceil((bottom - top) / shrunk)
-    part = picture.resize(
-        (width, height), Image.Resampling.BICUBIC, (left, top, right, bottom), reducing_gap=3.0
-    )
+    part = picture.resize((width, height), kernel, (left, top, right, bottom), GAP)
     per_x, per_y = width / (right - left), height / (bottom - top)
     before = math.ceil(max(0, left - x0) * per_x), math.ceil(max(0, top - y0) * per_y)
     after = math.ceil(max(0, x1 - right) * per_x), math.ceil(max(0, y1 - bottom) * per_y)
@@ -208,8 +213,7 @@ def align(picture: Image.Image, face: Face, alignment: Alignment) -> Image.Image
         p.real * per_x, -p.imag * per_x, corner.real * per_x + before[0],
         p.imag * per_y, p.real * per_y, corner.imag * per_y + before[1],
     )  # fmt: skip
-    affine = Image.Transform.AFFINE
-    return padded.transform((side, side), affine, matrix, Image.Resampling.BICUBIC)
+    return padded.transform((side, side), Image.Transform.AFFINE, matrix, kernel)
 
 
 def clamp(start: int, end: int, size: int) -> tuple[int, int]:
