@@ -14,6 +14,7 @@ from training.rows import (
     PLUS,
     REVERSE,
     TABLE1,
+    TABLE1_ALPHA,
     TABLE1_PLUS,
     TABLE3,
     TABLE3_PLUS,
@@ -71,6 +72,7 @@ TABLES: dict[str, tuple[Line, ...]] = {
         *lines((*TABLE1, DTN_PLUS, PLAIN_F), "transfer_accuracy"),
         *lines((UNTRANSFERRED,), "untransferred_accuracy"),
     ),
+    "table1_alpha": lines(TABLE1_ALPHA, "transfer_accuracy"),
     "table1_plus": lines((DTN_PLUS, *TABLE1_PLUS), "transfer_accuracy"),
     "plus": lines((DTN, *PLUS), "transfer_accuracy"),
     "table2": (
