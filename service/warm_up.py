@@ -4,6 +4,7 @@ is allocated, and how many pictures a run should draw is known.
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -127,8 +128,10 @@ def best_size(model: "Model") -> int:
     seconds: dict[int, float] = {}  # per picture, by size
     began = time.monotonic()
     on_gpu = sessions_of_g(model).get("transfer")
-    sizes = RUN_SIZES if model.device == "cpu" else SIZES
-    for size in sizes if on_gpu is None else sorted(on_gpu.sized) or sizes[:1]:
+    sizes: Sequence[int] = RUN_SIZES if model.device == "cpu" else SIZES
+    if on_gpu is not None:
+        sizes = sorted(on_gpu.sized) or sizes[:1]
+    for size in sizes:
         trials = []
         for _ in range(3):  # the first allocates
             start = clock()
