@@ -114,6 +114,7 @@ class FacesConfig(DTNConfig):
     # In all of them:
     finish_alpha: float | None = None  # in place of alpha
     red: float = 0.0  # weight of how far G(s) is from what is delivered of it
+    symmetry: float = 0.0  # weight of how far faces in G(s) are from their mirror images
     stress_glasses: float = 1.0  # a factor of f's reading of spectacles in L_CONST
 
     def __post_init__(self) -> None:
@@ -185,6 +186,7 @@ EMOJI = dataclasses.replace(
     finish_every=2,
     finish_alpha=6.0,
     red=100.0,
+    symmetry=20.0,
     stress_glasses=2.0,
     caricature=1.75,
 )

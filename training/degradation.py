@@ -1,7 +1,8 @@
 """Avatars as g might draw them: what the upscaler learns to see through.
 
 g's pictures are softer and noisier than rasterised avatars, with specks and stray strokes that
-please f (LOG.md). All pictures are float tensors [B, C, H, W] in [-1, 1].
+please f (LOG.md), and here and there a line is broken, or two are drawn where one was meant. All
+pictures are float tensors [B, C, H, W] in [-1, 1].
 """
 
 import math
@@ -11,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows and columns of the middle of the face, as `upscaler.positions` counts them: every avatar has
-# a nose there, often of a stroke or two, which must not be taken for scratches.
-NOSE = (0.1, 0.38), (-0.17, 0.17)
+from training.places import NOSE, within
+
+DOTTED = 0.06  # share of pixels with a dot, at most
+RADII = 2.0, 9.0  # pixels, from and to, of a misdrawn place
+ERASED = 0.4  # share of these places without any lines
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Degradation:
     drift: float = 0.06  # standard deviation at most of a smooth change of colour
     grain: float = 0.12  # the same of patches of blots, 2 px wide
     noise: float = 0.04  # the same pixel by pixel
+    dots: float = 0.25  # at most, of faint dots of any colour in up to DOTTED of the pixels
     scratches: int = 12  # at most, of specks and stray strokes
+    misdrawn: int = 6  # at most, of places with another avatar's lines, or none
 
 
-def uniform(x: Tensor, most: float, random: torch.Generator) -> Tensor:
-    """A number of [0, most) for each picture of x: [B, 1, 1, 1]."""
-    return torch.rand(len(x), 1, 1, 1, generator=random) * most
+def uniform(x: Tensor, most: float, random: torch.Generator, numbers: int = 1) -> Tensor:
+    """Numbers of [0, most) for each picture of x: [B, numbers, 1, 1]."""
+    return torch.rand(len(x), numbers, 1, 1, generator=random) * most
 
 
 def smooth(x: Tensor, cell: int, channels: int, random: torch.Generator) -> Tensor:
@@ -52,45 +57,51 @@ def bend(x: Tensor, most: float, random: torch.Generator) -> Tensor:
     return F.grid_sample(x, places + pushed, padding_mode="border", align_corners=False)
 
 
+def from_a_point(x: Tensor, random: torch.Generator) -> Tensor:
+    """How many pixels down and right every pixel lies from a point, which is drawn for each picture
+    of x: [B, 2, H, W]."""
+    rows, columns = (torch.arange(side) + 0.5 for side in x.shape[2:])
+    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    size = torch.tensor(x.shape[2:]).view(2, 1, 1)
+    return pixels - uniform(x, 1, random, 2) * size
+
+
 def scratched(x: Tensor, random: torch.Generator) -> Tensor:
     """Every picture of x with one more speck or, one in five, a stroke of up to 8 pixels.
 
     About a pixel wide, hardly visible to opaque; half are dark, as outlines are, the others of
     any colour.
     """
-    n, channels, height, width = x.shape
-
-    def drawn(channels: int) -> Tensor:
-        return torch.rand(n, channels, 1, 1, generator=random)
-
-    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
-    places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-    away = places - drawn(2) * torch.tensor([height, width]).view(2, 1, 1)  # from where it begins
-    turn = 2 * math.pi * drawn(1)
+    away = from_a_point(x, random)  # where it begins
+    turn = uniform(x, 2 * math.pi, random)
     along = torch.cat([turn.sin(), turn.cos()], 1)
-    length = torch.where(drawn(1) < 0.2, 8.0, 1.5) * drawn(1)
+    length = torch.where(uniform(x, 1, random) < 0.2, 8.0, 1.5) * uniform(x, 1, random)
     nearest = torch.minimum((away * along).sum(1, keepdim=True).clamp(min=0), length)
     distance = torch.linalg.vector_norm(away - nearest * along, dim=1, keepdim=True)
-    radius = 0.3 + 0.5 * drawn(1)
-    cover = (radius + 0.5 - distance).clamp(0, 1) * drawn(1)
-    colour = torch.where(drawn(1) < 0.5, -0.9, 2 * drawn(channels) - 1)
+    radius = 0.3 + uniform(x, 0.5, random)
+    cover = (radius + 0.5 - distance).clamp(0, 1) * uniform(x, 1, random)
+    any_colour = uniform(x, 2, random, x.shape[1]) - 1
+    colour = torch.where(uniform(x, 1, random) < 0.5, -0.9, any_colour)
     return torch.lerp(x, colour, cover)
 
 
-def of_nose(where: Tensor) -> Tensor:
-    """Which pixels, at positions [B, 2, H, W], are of NOSE: bool [B, 1, H, W]."""
-    inside = [
-        (low <= axis) & (axis <= high)
-        for axis, (low, high) in zip(where.unbind(1), NOSE, strict=True)
-    ]
-    return (inside[0] & inside[1]).unsqueeze(1)
+def misdrawn(x: Tensor, random: torch.Generator) -> Tensor:
+    """Every picture of x with one more place, an ellipse, where lines are those of the next
+    picture at the same place, or blurred away; hardly to wholly. Colours stay."""
+    low, high = RADII
+    radii = low + uniform(x, high - low, random, 2)
+    away = torch.linalg.vector_norm(from_a_point(x, random) / radii, dim=1, keepdim=True)
+    cover = (2 - 2 * away).clamp(0, 1) * uniform(x, 1, random)
+    flat = F.avg_pool2d(x, 7, 1, 3, count_include_pad=False)
+    lines = torch.where(uniform(x, 1, random) < ERASED, 0.0, (x - flat).roll(1, 0))
+    return torch.lerp(x, flat + lines, cover)
 
 
 def degrade(x: Tensor, where: Tensor, how: Degradation, random: torch.Generator) -> Tensor:
     """`x` as g might draw it: shaking and soft outlines, drifting colours, patches of blots,
-    noise, specks and strokes. In [-1, 1] again.
+    noise, dots, misdrawn places, specks and strokes. In [-1, 1] again.
 
-    `where` [B, 2, H, W] tells positions in the whole picture, rows and columns, in (-1, 1).
+    `where` [B or 1, 2, H, W] tells positions in the whole picture, rows and columns, in (-1, 1).
     """
     channels = x.shape[1]
     row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # a deviation of 1 px
@@ -106,8 +117,13 @@ def degrade(x: Tensor, where: Tensor, how: Degradation, random: torch.Generator)
         + blots * patches * uniform(x, how.grain, random)
         + torch.randn(x.shape, generator=random) * uniform(x, how.noise, random)
     )
-    many, spared = uniform(x, how.scratches + 1, random), of_nose(where)
-    for i in range(how.scratches):
-        worse = torch.where((i + 1 < many) & ~spared, scratched(worse, random), worse)
+    dotted = torch.rand(len(x), 1, *x.shape[2:], generator=random) < uniform(x, DOTTED, random)
+    colours = 2 * torch.rand(x.shape, generator=random) - 1
+    worse = worse + dotted * colours * uniform(x, how.dots, random)
+    spared = within(where, NOSE).unsqueeze(1)  # lest noses be taken for scratches
+    for most, spoil in ((how.misdrawn, misdrawn), (how.scratches, scratched)):
+        many = uniform(x, most + 1, random)
+        for i in range(most):
+            worse = torch.where((i + 1 < many) & ~spared, spoil(worse, random), worse)
     kept = uniform(x, 1.0, random) < how.clean
     return torch.where(kept, x, worse).clamp(-1, 1)

@@ -24,6 +24,7 @@ from training.losses import (
     gang_loss,
     logits_loss,
     red_loss,
+    symmetry_loss,
     tid_loss,
     tv_loss,
 )
@@ -63,6 +64,7 @@ class Finish:
     enlarge: Callable[[Tensor], Tensor] = unchanged  # pictures [B, C, H, W] to larger ones
     alpha: float | None = None  # weight of L_CONST, if another
     red: float = 0.0  # weight of how far G(s) is from that
+    symmetry: float = 0.0  # weight of how far faces in G(s) are from their mirror images
     stress: Tensor | float = 1.0  # factors of f's numbers in L_CONST, [K]
     caricature: Tensor | float = 1.0  # factors of f(s), for g and for L_CONST, [K]
 
@@ -190,6 +192,8 @@ class DTN:
             losses["tid"] = (
                 tid_loss(t, gt.float()) if self.second is None else self.second.loss(t, gt)
             )
+        if finish.symmetry:
+            losses["symmetry"] = symmetry_loss(gs.float())
         if finish.red:
             losses["red"] = red_loss(gs.float(), shown.float())
         return losses
@@ -263,6 +267,7 @@ class DTN:
             "tid": config.beta,
             "tv": config.gamma,
             "red": finish.red,
+            "symmetry": finish.symmetry,
         }
         self.g_step(weights, losses)
         self.D.requires_grad_(True)

@@ -92,10 +92,16 @@ def finish_of(
         return NO_FINISH
     stress = torch.ones(f.width, device=device)
     stress[-1] = config.stress_glasses
-    enlarge = delivered_by(upscaler, device)
-    every, alpha = config.finish_every, config.finish_alpha
-    special = caricature(config.caricature, f.width).to(device)
-    return Finish(config.finish, every, enlarge, alpha, config.red, stress, special)
+    return Finish(
+        steps=config.finish,
+        every=config.finish_every,
+        enlarge=delivered_by(upscaler, device),
+        alpha=config.finish_alpha,
+        red=config.red,
+        symmetry=config.symmetry,
+        stress=stress,
+        caricature=caricature(config.caricature, f.width).to(device),
+    )
 
 
 def caricature(factor: float, width: int) -> Tensor:

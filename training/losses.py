@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.places import FACE, NOSE, positions, within
+
 FAKE_S, FAKE_T, REAL = 0, 1, 2
 MARGIN = 1.0  # of hinge and triplet; f's numbers have a deviation of about 1
 TV_EPSILON = 1e-8
@@ -88,6 +90,15 @@ def red_loss(x: Tensor, larger: Tensor) -> Tensor:
     """
     clean = F.avg_pool2d(larger.detach().clamp(-1, 1), larger.shape[-1] // x.shape[-1])
     return F.mse_loss(x, clean)
+
+
+def symmetry_loss(x: Tensor) -> Tensor:
+    """How far faces [B, C, S, S] of emoji are from their mirror images, mean-reduced; T's are
+    their own but for hair and noses, which do not count."""
+    where = positions(x.shape[-1], x.device)
+    counted = within(where, FACE) & ~within(where, NOSE)
+    difference = (x - x.flip(3)).abs().mean((0, 1))
+    return (difference * counted).sum() / counted.sum()
 
 
 def tv_loss(z: Tensor) -> Tensor:

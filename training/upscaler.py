@@ -4,8 +4,10 @@ The paper took the network of Dong et al. (2016), trained on photographs. T is v
 so exact pairs cost nothing: every avatar is drawn at 64 px and at 512 px, and a small
 sub-pixel network (ESPCN, Shi et al. 2016) learns the one from the other. In use it is given
 what g draws, softer and noisier than a rasterised avatar: so most of its inputs are degraded
-(degradation.py), their targets never. It is told where in the picture a pixel lies (CoordConv, Liu
-et al. 2018): a dark dot in the middle of the face is a nose, on the cheek it is none.
+(degradation.py), their targets never. Beside a pixel it is told where in the picture that lies
+(CoordConv, Liu et al. 2018): a dark dot in the middle of the face is a nose, on the cheek it is
+none. And what its mirror image is: faces in T are symmetric, so that of two eyes or halves of a jaw
+the one that is well drawn tells how the other should be.
 
 Pictures are float tensors in [-1, 1], [B, 3, H, W], unless said otherwise.
 """
@@ -29,6 +31,7 @@ from tqdm import tqdm
 from training.degradation import Degradation, degrade
 from training.graphs import fused, write_graph
 from training.networks import frozen, placed, to_unit
+from training.places import positions
 from training.run import autocast
 
 SIDE, SCALE = 64, 8  # pixels of g's pictures, and how many times larger they become
@@ -43,8 +46,7 @@ class UpscalerConfig:
     """How the upscaler is built and trained."""
 
     steps: int = 4000
-    batch: int = 12  # crops
-    crop: int = 48  # pixels of 64
+    batch: int = 6
     lr: float = 2e-3
     warmup: int = 100  # steps; after them a cosine to zero
     width: int = 64
@@ -70,8 +72,8 @@ class Block(nn.Module):
 class Upscaler(nn.Module):
     """A picture eight times as large: what to add to its nearest enlargement.
 
-    All convolutions see the small picture, and the last one answers with 64 sub-pixels a
-    colour. Before training it is the nearest enlargement itself.
+    All convolutions see the small picture and its mirror image, and the last one answers with 64
+    sub-pixels a colour. Before training it is the nearest enlargement itself.
     """
 
     def __init__(self, config: UpscalerConfig) -> None:
@@ -81,37 +83,32 @@ class Upscaler(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(cast(Tensor, last.bias))
         self.body = nn.Sequential(
-            nn.Conv2d(3 + 2, width, 5, padding=2),  # colours and position
+            nn.Conv2d(3 + 3 + 2, width, 5, padding=2),  # colours, the mirror image's, position
             nn.ReLU(),
             *(Block(width, dilation) for dilation in config.dilations),
             nn.Conv2d(width, expand, 3, padding=1),
             nn.ReLU(),
             last,
         )
+        self.positions = nn.Buffer(positions(SIDE).unsqueeze(0), persistent=False)
 
-    def subpixels(self, x: Tensor, where: Tensor) -> Tensor:
-        """[B, 3, H, W] at `positions` [B or 1, 2, H, W] to [B, 3, 64, H, W]: the 8 x 8 pixels
-        that each pixel becomes."""
-        n, _, height, width = x.shape
-        added: Tensor = self.body(with_positions(x, where)).view(n, 3, SCALE**2, height, width)
+    def subpixels(self, x: Tensor) -> Tensor:
+        """[B, 3, 64, 64] to [B, 3, 8 * 8, 64, 64]: the pixels that each pixel becomes."""
+        n = len(x)
+        added: Tensor = self.body(told(x, self.positions)).view(n, 3, SCALE**2, SIDE, SIDE)
         return added + x.unsqueeze(2)
 
-    def forward(self, x: Tensor, where: Tensor) -> Tensor:
-        """[B, 3, H, W] at `positions` [B or 1, 2, H, W] to [B, 3, 8 H, 8 W]; in [-1, 1] only
-        about."""
-        return F.pixel_shuffle(self.subpixels(x, where).flatten(1, 2), SCALE)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, 64, 64] to [B, 3, 512, 512]; in [-1, 1] only about."""
+        return F.pixel_shuffle(self.subpixels(x).flatten(1, 2), SCALE)
 
 
-def with_positions(x: Tensor, where: Tensor) -> Tensor:
-    """[B, 3, H, W] beside `positions` [B or 1, 2, H, W]: [B, 5, H, W]."""
+def told(x: Tensor, where: Tensor) -> Tensor:
+    """What the convolutions see of [B, 3, 64, 64]: [B, 8, 64, 64], its mirror image and `where`,
+    the positions [1, 2, 64, 64], beside it."""
     # By a sum, which needs no copy of `where` for each picture.
-    return F.pad(x, (0, 0, 0, 0, 0, 2)) + F.pad(where, (0, 0, 0, 0, 3, 0))
-
-
-def positions() -> Tensor:
-    """Row and column of a picture's pixels, [2, 64, 64], in (-1, 1)."""
-    line = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
-    return torch.stack(torch.meshgrid(line, line, indexing="ij"))
+    both = torch.cat([x, x.flip(3)], 1)
+    return F.pad(both, (0, 0, 0, 0, 0, 2)) + F.pad(where, (0, 0, 0, 0, 6, 0))
 
 
 def upscaler_loss(y: Tensor, truth: Tensor, epsilon: float) -> Tensor:
@@ -125,28 +122,14 @@ def upscaler_loss(y: Tensor, truth: Tensor, epsilon: float) -> Tensor:
     return torch.stack([(d.square() + epsilon**2).sqrt().mean() for d in terms]).sum()
 
 
-def crops(
-    small: Tensor, large: Tensor, config: UpscalerConfig, random: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of places in avatars of uint8 [n, 64, 64, 3] and [n, 512, 512, 3].
-
-    [B, 3, crop, crop], their `positions` [B, 2, crop, crop], and [B, 3, 8 crop, 8 crop].
-    """
-    side, free = config.crop, small.shape[1] - config.crop + 1
-    index = torch.randint(len(small), (config.batch,), generator=random).tolist()
-    corners = torch.randint(free, (config.batch, 2), generator=random).tolist()
-
-    def cut(pictures: list[Tensor], scale: int) -> Tensor:
-        size = side * scale
-        parts = [
-            picture[:, top * scale : top * scale + size, left * scale : left * scale + size]
-            for picture, (top, left) in zip(pictures, corners, strict=True)
-        ]
-        return torch.stack(parts)
-
-    x = cut([small[i].permute(2, 0, 1) for i in index], 1)
-    truth = cut([large[i].permute(2, 0, 1) for i in index], SCALE)
-    return to_unit(x), cut([positions()] * config.batch, 1), to_unit(truth)
+def drawn_pairs(
+    small: Tensor, large: Tensor, batch: int, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Some avatars of uint8 [n, 64, 64, 3] and [n, 512, 512, 3]: [batch, 3, 64, 64] and
+    [batch, 3, 512, 512]."""
+    index = torch.randint(len(small), (batch,), generator=random)
+    x, truth = (to_unit(pictures[index].permute(0, 3, 1, 2)) for pictures in (small, large))
+    return x, truth
 
 
 class Training:
@@ -160,15 +143,15 @@ class Training:
         self.random = torch.Generator().manual_seed(config.seed)
 
     def step(self, small: Tensor, large: Tensor, step: int) -> float:
-        """One update on crops of `small` and `large`; returns the loss."""
+        """One update on some pairs of `small` and `large`; returns the loss."""
         config = self.config
         rate = min(1.0, (step + 1) / config.warmup)
         rate *= 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
         self.optimizer.param_groups[0]["lr"] = config.lr * rate
-        x, where, truth = crops(small, large, config, self.random)
-        x = degrade(x, where, config.degradation, self.random)
+        x, truth = drawn_pairs(small, large, config.batch, self.random)
+        x = degrade(x, self.net.positions, config.degradation, self.random)
         with autocast(x.device, config.bf16):
-            y = self.net(x, where)
+            y = self.net(x)
         loss = upscaler_loss(y.float(), truth, config.epsilon)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -239,7 +222,7 @@ class UpscaleGraph(nn.Module):
         last.weight = nn.Parameter(by_place(last.weight))
         last.bias = nn.Parameter(by_place(cast(Tensor, last.bias)))
         self.body = fused(body)
-        self.positions = nn.Buffer(positions().unsqueeze(0))
+        self.positions = nn.Buffer(positions(SIDE).unsqueeze(0))
         frozen(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -250,7 +233,7 @@ class UpscaleGraph(nn.Module):
         """
         n, height, width, _ = x.shape
         picture = x.permute(0, 3, 1, 2).float() / 127.5 - 1
-        added: Tensor = self.body(with_positions(picture, self.positions))
+        added: Tensor = self.body(told(picture, self.positions))
         y = added.view(n, SCALE**2, 3, height, width) + picture.unsqueeze(1)
         y = ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         y = y.view(n, SCALE, SCALE * 3, height * width).transpose(2, 3).contiguous()
@@ -270,14 +253,13 @@ class Delivered(nn.Module):
     def __init__(self, net: Upscaler) -> None:
         super().__init__()
         self.net = net
-        self.positions = nn.Buffer(positions().unsqueeze(0))
         frozen(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, 128, 128], clipped a little past black and white, to leave a slope."""
         n, channels, height, width = x.shape
         half = SCALE // 2
-        y = self.net.subpixels(x, self.positions).float()
+        y = self.net.subpixels(x).float()
         y = y.view(n, channels, 2, half, 2, half, height, width).mean((3, 5))
         return F.pixel_shuffle(y.view(n, channels * 4, height, width), 2).clamp(-LIMIT, LIMIT)
 
@@ -288,7 +270,10 @@ def delivered_by(path: Path, device: torch.device) -> Delivered:
         raise FileNotFoundError(f"{path} is missing: run `dtn upscaler` or name another --upscaler")
     state = torch.load(path, map_location="cpu", weights_only=True)
     values = state["config"]
-    config = UpscalerConfig(**values | {"degradation": Degradation(**values["degradation"])})
+    try:
+        config = UpscalerConfig(**values | {"degradation": Degradation(**values["degradation"])})
+    except TypeError as error:
+        raise ValueError(f"{path} is of another version: use another --out") from error
     if state["step"] < config.steps:
         raise ValueError(f"{path} is not finished: run `dtn upscaler` again")
     net = Upscaler(config)

@@ -26,13 +26,13 @@ from training.errors import one_line_errors
 from training.figures import grid
 from training.graphs import check_parity
 from training.networks import frozen, to_unit
+from training.places import positions
 from training.upscaler import (
     UpscaleGraph,
     Upscaler,
     UpscalerConfig,
     area,
     export_upscaler,
-    positions,
     psnr,
     train_upscaler,
     upscale,
@@ -141,8 +141,8 @@ def degraded(pictures: Tensor, how: Degradation, seed: int = TEST_SEED) -> Tenso
     """Every one of uint8 [N, 64, 64, 3] as `degrade` spoils the inputs of training."""
     always = dataclasses.replace(how, clean=0.0)
     random = torch.Generator().manual_seed(seed)
-    x, where = to_unit(pictures.permute(0, 3, 1, 2)), positions().unsqueeze(0)
-    worse = degrade(x, where, always, random)
+    x, where = to_unit(pictures.permute(0, 3, 1, 2)), positions(SIDES[0])
+    worse = degrade(x, where.unsqueeze(0), always, random)
     return worse.add(1).mul(127.5).round().byte().permute(0, 2, 3, 1)
 
 

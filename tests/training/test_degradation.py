@@ -7,12 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.degradation import Degradation, degrade, scratched
-from training.upscaler import positions
+from training.degradation import ERASED, RADII, Degradation, degrade, misdrawn, scratched
+from training.places import positions
 
 # Far from any nose.
 CORNER = torch.full((1, 2, 1, 1), -0.9)
-NOTHING = Degradation(clean=0, bend=0, blur=0, drift=0, grain=0, noise=0, scratches=0)
+NOTHING = Degradation(
+    clean=0, bend=0, blur=0, drift=0, grain=0, noise=0, dots=0, scratches=0, misdrawn=0
+)
 
 
 def test_clean_inputs_are_left_alone_and_others_are_not() -> None:
@@ -65,10 +67,49 @@ def test_scratches_are_few_pixels_and_of_all_strengths() -> None:
     assert untouched == pytest.approx(1 / 5, abs=0.1)  # none to four, each as often
 
 
-def test_noses_are_not_scratched() -> None:
+def test_dots_are_single_pixels_of_any_colour() -> None:
+    plain = torch.zeros(400, 3, 32, 32)
     random = torch.Generator().manual_seed(0)
-    plain, only = torch.zeros(200, 3, 64, 64), dataclasses.replace(NOTHING, scratches=20)
-    touched = degrade(plain, positions().unsqueeze(0), only, random).abs().amax((0, 1)) > 0
+    dots = degrade(plain, CORNER, dataclasses.replace(NOTHING, dots=0.2), random)
+    dotted = (dots != 0).any(1)
+    assert dotted.float().mean() == pytest.approx(0.03, abs=0.005)
+    beside = (dotted[:, 1:] & dotted[:, :-1]).float().mean()
+    assert beside < 2 * dotted.float().mean() ** 2
+    assert 0.15 < dots.abs().max() <= 0.2
+    red, green = dots[:, 0][dotted], dots[:, 1][dotted]
+    assert abs(torch.corrcoef(torch.stack([red, green]))[0, 1]) < 0.1
+
+
+def test_misdrawn_places_have_the_next_picture_s_lines_or_none() -> None:
+    x = torch.full((2, 3, 32, 32), -0.3)
+    x[1] = 0.4
+    x[0, ..., ::7] = -0.8  # 7 is the side of the mean that colours are
+    batch = x.repeat(200, 1, 1, 1)
+    lined, plain = (
+        misdrawn(batch, torch.Generator().manual_seed(0)).view(200, 2, 3, 32, 32).unbind(1)
+    )
+    touched = ((lined - x[0]).abs() > 0.02).any(1).flatten(1).sum(1)
+    assert touched.float().mean() > 15
+    assert touched.max() < 4 * RADII[1] ** 2  # the ellipse's box
+
+    def across(x: Tensor) -> Tensor:
+        return (x[..., 1:] - x[..., :-1]).abs().mean((-3, -2, -1))
+
+    fewer = across(lined) < across(x[0])  # the next picture has none, either
+    assert fewer.float().mean() > 0.95
+    drawn = across(plain) > 1e-5
+    assert drawn.float().mean() == pytest.approx(1 - ERASED, abs=0.1)
+    assert (plain - x[1]).mean((1, 2, 3)).abs().max() < 0.03  # it keeps its grey
+
+
+@pytest.mark.parametrize("only", [{"scratches": 20}, {"misdrawn": 20}])
+def test_noses_are_spared(only: dict[str, int]) -> None:
+    random = torch.Generator().manual_seed(0)
+    plain = torch.zeros(200, 3, 64, 64)
+    plain[::2, :, ::3] = 0.5
+    how = dataclasses.replace(NOTHING, **only)
+    worse = degrade(plain, positions(64).unsqueeze(0), how, random)
+    touched = (worse - plain).abs().amax((0, 1)) > 1e-5
     nose, face = touched[36:44, 28:36], touched[20:52, 20:44]
     assert not nose.any()
     assert face.float().mean() > 0.8

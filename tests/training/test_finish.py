@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.config import DTNConfig
 from training.dtn import DTN, Finish, decayed
+from training.losses import symmetry_loss
 from training.networks import DigitNet
 from training.train import digits_dtn
 
@@ -53,6 +54,18 @@ def test_in_the_last_steps_f_sees_g_of_s_enlarged_and_d_does_not(
         dtn.step(*batch, step)
     assert sides == [32, 32, 64, 32, 64, 32]
     assert all(seen is gs for gs, seen in zip(drawn, shown, strict=True))
+
+
+def test_a_finish_may_pull_g_of_s_to_its_mirror_image(
+    f: DigitNet, config: DTNConfig, batch: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    fs, _, t = batch
+    dtn = digits_dtn(f, config, CPU)
+    asked = Finish(1, symmetry=3.0)
+    for finish in (asked, asked.between()):
+        losses = dtn.g_losses(t / 2, t, fs, t, finish)
+        assert losses["symmetry"].item() == symmetry_loss(t / 2).item() > 0
+    assert "symmetry" not in dtn.g_losses(t / 2, t, fs, t)
 
 
 def test_a_finish_may_stress_numbers_of_f_and_pull_g_of_s_to_what_is_made_of_it(
@@ -119,15 +132,15 @@ def test_a_finish_may_have_weights_of_its_own(
 ) -> None:
     own = digits_dtn(f, config, CPU)
     last = dataclasses.replace(config, steps=3)
-    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, 2, alpha=0.5, red=7.0))
+    dtn = DTN(f, own.g, own.D, last, CPU, finish=Finish(2, 2, alpha=0.5, red=7.0, symmetry=3.0))
     seen: list[dict[str, float]] = []
     monkeypatch.setattr(dtn, "g_step", lambda weights, _: seen.append(weights))
     for step in range(3):
         dtn.step(*batch, step)
     before, between, enlarged = seen
-    assert (before["const"], before["red"]) == (config.alpha, 0)
-    assert between == before | {"const": 0.5}
-    assert enlarged == before | {"const": 0.5, "red": 7}
+    assert (before["const"], before["red"], before["symmetry"]) == (config.alpha, 0, 0)
+    assert between == before | {"const": 0.5, "symmetry": 3}
+    assert enlarged == between | {"red": 7}
 
 
 def test_the_rate_falls_twice_where_there_is_a_finish() -> None:

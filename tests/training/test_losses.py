@@ -11,6 +11,7 @@ from training.losses import (
     gang_loss,
     logits_loss,
     red_loss,
+    symmetry_loss,
     tid_loss,
     tv_loss,
 )
@@ -83,6 +84,18 @@ def test_eq7_has_a_finite_slope_on_a_flat_picture() -> None:
     tv_loss(z).backward()
     assert z.grad is not None
     assert torch.isfinite(z.grad).all()
+
+
+def test_symmetry_is_of_the_face_without_its_nose() -> None:
+    x = torch.zeros(1, 1, 64, 64)
+    assert symmetry_loss(x).item() == 0
+    counted = (59 + 1 - 24) * 32 - (43 + 1 - 36) * 10  # the face's pixels without the nose's
+    x[:, :, 40, 20] = 1.0  # on one cheek
+    assert symmetry_loss(x).item() == pytest.approx(2 / counted, rel=0.05)
+    x[:, :, 40, 43] = 1.0  # and on the other
+    assert symmetry_loss(x).item() == 0
+    x[:, :, 40, 30] = x[:, :, 5, 20] = x[:, :, 30, 4] = 1.0  # nose, hair, margin
+    assert symmetry_loss(x).item() == 0
 
 
 def test_regularisation_by_denoising_pulls_a_picture_to_what_is_made_of_it() -> None:

@@ -25,10 +25,9 @@ from training.upscaler import (
     Upscaler,
     UpscalerConfig,
     area,
-    crops,
     delivered_by,
+    drawn_pairs,
     export_upscaler,
-    positions,
     psnr,
     train_upscaler,
     upscale,
@@ -46,7 +45,7 @@ from training.upscaler_peers import (
     published,
 )
 
-TINY = UpscalerConfig(steps=6, batch=4, crop=16, width=8, dilations=(1, 2), expand=16, warmup=2)
+TINY = UpscalerConfig(steps=6, batch=2, width=8, dilations=(1, 2), expand=16, warmup=2)
 
 
 def discs(n: int) -> tuple[Tensor, Tensor]:
@@ -84,15 +83,14 @@ def nearest(pictures: Tensor) -> Tensor:
 
 def test_before_training_it_is_the_nearest_enlargement() -> None:
     x = torch.rand(2, 3, 64, 64) * 2 - 1
-    y = Upscaler(TINY)(x, positions().unsqueeze(0))
+    y = Upscaler(TINY)(x)
     assert torch.equal(y.permute(0, 2, 3, 1), nearest(x.permute(0, 2, 3, 1)))
 
 
 def test_the_graph_s_pixels_lie_where_the_network_s_do(lively: Upscaler) -> None:
     x = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        where = positions().unsqueeze(0)
-        y = lively(to_unit(x.permute(0, 3, 1, 2)), where).permute(0, 2, 3, 1)
+        y = lively(to_unit(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     expected = ((y + 1) * 127.5).round().clamp(0, 255)
     assert (upscale(lively, x).float() - expected).abs().max() <= 1
     assert (expected - nearest(x)).abs().mean() > 5  # the network itself would prove nothing
@@ -125,6 +123,10 @@ def test_what_delivers_is_a_finished_upscaler(pairs: tuple[Tensor, Tensor], tmp_
     assert torch.equal(own(x), Delivered(net)(x))
     Training(TINY).save(path, TINY.steps - 1)
     with pytest.raises(ValueError, match="is not finished"):
+        delivered_by(path, torch.device("cpu"))
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"config": state["config"] | {"crop": 48}}, path)
+    with pytest.raises(ValueError, match="of another version"):
         delivered_by(path, torch.device("cpu"))
 
 
@@ -159,18 +161,14 @@ def test_exporting_leaves_the_network_alone(lively: Upscaler) -> None:
     assert all(weight.requires_grad for weight in lively.parameters())
 
 
-def test_crops_of_both_sizes_show_the_same_place(pairs: tuple[Tensor, Tensor]) -> None:
-    x, where, truth = crops(*pairs, TINY, torch.Generator().manual_seed(3))
-    assert x.shape == (4, 3, 16, 16)
-    assert where.shape == (4, 2, 16, 16)
-    assert truth.shape == (4, 3, 128, 128)
+def test_pairs_show_the_same_avatar_at_both_sizes(pairs: tuple[Tensor, Tensor]) -> None:
+    x, truth = drawn_pairs(*pairs, 5, torch.Generator().manual_seed(3))
+    assert x.shape == (5, 3, 64, 64)
+    assert truth.shape == (5, 3, 512, 512)
     shrunk = torch.nn.functional.avg_pool2d(truth, 8)
     assert (x - shrunk).abs().max() < 1 / 127  # rounding to bytes
     assert x.std() > 0.1
-    rows, columns = (((where + 1) * 32 - 0.5).round().long()).unbind(1)
-    small = torch.stack([to_unit(p.permute(2, 0, 1)) for p in pairs[0]])
-    for crop, row, column in zip(x, rows, columns, strict=True):
-        assert any(torch.equal(crop, picture[:, row, column]) for picture in small)
+    assert len({picture.mean().item() for picture in x}) > 2
 
 
 def test_what_is_drawn_depends_on_the_position(lively: Upscaler) -> None:
@@ -178,6 +176,18 @@ def test_what_is_drawn_depends_on_the_position(lively: Upscaler) -> None:
     y = upscale(lively, x)
     assert (y[:, 100:108, 100:108] != y[:, 400:408, 100:108]).any()
     assert (y[:, 100:108, 100:108] != y[:, 100:108, 400:408]).any()
+
+
+def test_what_is_drawn_depends_on_the_mirror_image(lively: Upscaler) -> None:
+    x = torch.full((1, 64, 64, 3), 200, dtype=torch.uint8)
+    dotted = x.clone()
+    dotted[:, 20, 10] = 0
+    changed = (upscale(lively, x) != upscale(lively, dotted)).any(3)[0]
+    reach = 8 * (2 + 1 + 2 + 1)  # of the convolutions on either side
+    assert changed[160:168, 80:88].any()
+    assert changed[160:168, 8 * 53 : 8 * 54].any()
+    assert not changed[:, 88 + reach : 8 * 53 - reach].any()
+    assert not changed[168 + reach :].any()
 
 
 def test_the_loss_by_hand() -> None:

@@ -41,7 +41,7 @@ def test_a_finish_has_steps_before_it_and_emoji(
 def test_a_run_is_finished_by_what_enlarges_its_emoji(
     config: FacesConfig, runs: Path, data: Path
 ) -> None:
-    own = dataclasses.replace(config, finish=2, const_jitter=True)
+    own = dataclasses.replace(config, finish=2, const_jitter=True, symmetry=1.0)
     upscaler = runs / "tiny" / "upscaler.pt"
     tiny = UpscalerConfig(steps=1, width=4, dilations=(1,), expand=8)
     upscaler.parent.mkdir()
@@ -61,12 +61,14 @@ def test_a_run_is_finished_by_what_enlarges_its_emoji(
         finish_every=3,
         finish_alpha=1.5,
         red=5.0,
+        symmetry=7.0,
         glasses=True,
         stress_glasses=3.0,
         caricature=2.0,
     )
     asked = finish_of(stressed, plain.f, upscaler, torch.device("cpu"))
-    assert (asked.steps, asked.every, asked.alpha, asked.red) == (2, 3, 1.5, 5)
+    assert (asked.steps, asked.every, asked.alpha) == (2, 3, 1.5)
+    assert (asked.red, asked.symmetry) == (5, 7)
     assert torch.as_tensor(asked.stress).tolist() == [1] * (plain.f.width - 1) + [3]
     colours = plain.f.width - FEATURES
     assert torch.as_tensor(asked.caricature).tolist() == [2] * FEATURES + [1] * colours
