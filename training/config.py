@@ -116,6 +116,7 @@ class FacesConfig(DTNConfig):
     red: float = 0.0  # weight of how far G(s) is from what is delivered of it
     symmetry: float = 0.0  # weight of how far faces in G(s) are from their mirror images
     stress_glasses: float = 1.0  # a factor of f's reading of spectacles in L_CONST
+    stress_colours: float = 1.0  # and of skin and hair
 
     def __post_init__(self) -> None:
         if self.finish and self.t != "avatars":
@@ -127,6 +128,8 @@ class FacesConfig(DTNConfig):
             )
         if self.stress_glasses != 1 and not self.glasses:
             raise ValueError("stress_glasses wants an f that reads glasses")
+        if self.stress_colours != 1 and not self.appearance:
+            raise ValueError("stress_colours wants an f that reads colours")
         if self.caricature <= 0:
             raise ValueError(f"a caricature of {self.caricature} shows nobody: at least above 0")
 
@@ -188,6 +191,7 @@ EMOJI = dataclasses.replace(
     red=100.0,
     symmetry=20.0,
     stress_glasses=2.0,
+    stress_colours=1.5,
     caricature=1.75,
 )
 

@@ -137,11 +137,14 @@ def read(
 
 
 def what_is_read(f: FaceFeatures) -> str:
-    """A word for the raw numbers of f, which differ with its reading of glasses."""
-    if f.glasses is None:
-        return "colours" if f.colours is not None else "identity"
-    weights = b"".join(value.cpu().numpy().tobytes() for value in f.glasses.state_dict().values())
-    return f"glasses-{hashlib.sha256(weights).hexdigest()[:8]}"
+    """A word for the raw numbers of f, which differ with its windows and reading of glasses."""
+    if f.colours is None:
+        return "identity"
+    read = [f.colours.windows]
+    if f.glasses is not None:
+        read.extend(f.glasses.state_dict().values())
+    digest = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in read))
+    return f"{'colours' if f.glasses is None else 'glasses'}-{digest.hexdigest()[:8]}"
 
 
 def teach(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:

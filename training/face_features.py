@@ -5,7 +5,8 @@ and trained to tell people apart. Such a network hardly looks at hair, so the sh
 appearance part: the colours of fixed windows of the aligned picture, how alike they are, and, where
 a network was taught to tell, whether there are spectacles. It lets gradients through. A photograph
 shows skin in the light of its place; who somebody is tells which skin to expect, so the colours of
-a photograph are first corrected for its exposure.
+a photograph are first corrected for its exposure. It has shadows under nose and chin, too, which
+drawings have not: what is usual of them is taken off.
 """
 
 from collections import Counter
@@ -26,14 +27,16 @@ from training.run import autocast
 CHEEKS = ((0.34, 0.62), (0.66, 0.62))
 FOREHEAD = ((0.50, 0.30),)
 TOP = ((0.50, 0.07), (0.36, 0.10), (0.64, 0.10))
-SIDES = tuple((x, y) for y in (0.30, 0.48, 0.66, 0.82) for x in (0.145, 0.855))
+SIDES = tuple((x, y) for y in (0.30, 0.48, 0.66) for x in (0.145, 0.855))
 JAW = ((0.50, 0.70), (0.50, 0.90), (0.37, 0.84), (0.63, 0.84))
-WINDOWS = CHEEKS + FOREHEAD + TOP + SIDES + JAW
+CORNERS = ((0.05, 0.06), (0.95, 0.06))  # left and right, as SIDES are
+WINDOWS = CHEEKS + FOREHEAD + TOP + SIDES + JAW + CORNERS
 RADIUS = 0.03  # standard deviation of a window
-ALIKE = 0.3  # colours this far apart, of a range of 2, are no longer alike
+ALIKE, SHARP = 0.35, 4.0  # colours so far apart, of a range of 2, are half alike; and how sharply
 COLOURS = 3 * len(WINDOWS)
-SKIN = 6  # of the numbers, cheeks and forehead in RGB
-APPEARANCE = 9 + len(SIDES) + len(TOP) + 1 + len(JAW)
+SKIN = 3  # of the numbers, cheeks in RGB
+PAINT = 6  # of the numbers, skin and hair in RGB
+APPEARANCE = PAINT + len(SIDES) // 2 + len(TOP) + 1 + len(JAW)
 # How a photograph is exposed is told by its skin: expected of this face by who it is, give or
 # take AWAY; what lies beyond is the light's, and skin further off than BEYOND says nothing. Then
 # skin, and nothing else, is made lighter by LIFT, as a drawing without shades has it, and SPREAD
@@ -67,18 +70,20 @@ class Colours(nn.Module):
 def appearance(colours: Tensor) -> Tensor:
     """Colour layout of a face, of its `Colours`: [B, COLOURS] to [B, APPEARANCE].
 
-    Skin, forehead and hair in RGB; how much the sides look like the hair (long hair does) and
-    the top like the skin (a bald head does); how much darker lip, chin and jaw are than the skin
-    (a beard is).
+    Skin and hair in RGB; whether both sides look like the hair and unlike the background (long
+    hair does) and the top like the skin (a bald head does), forehead and skin are alike (under a
+    fringe they are not); how much darker lip, chin and jaw are than the skin (a beard is).
     """
-    parts = [len(part) for part in (CHEEKS, FOREHEAD, TOP, SIDES, JAW)]
-    cheeks, forehead, top, sides, jaw = torch.split(colours.view(-1, len(WINDOWS), 3), parts, 1)
+    parts = [len(part) for part in (CHEEKS, FOREHEAD, TOP, SIDES, JAW, CORNERS)]
+    windows = torch.split(colours.view(-1, len(WINDOWS), 3), parts, 1)
+    cheeks, forehead, top, sides, jaw, corners = windows
     skin, hair = cheeks.mean(1, keepdim=True), top.mean(1, keepdim=True)
+    pairs = sides.reshape(-1, len(SIDES) // 2, 2, 3)  # heights, then left and right
+    long = alike(pairs, hair[:, None]) * (1 - alike(pairs, corners[:, None]))
     numbers = (
         skin.flatten(1),
-        forehead.flatten(1),
         hair.flatten(1),
-        alike(sides, hair),
+        long.prod(2),
         alike(top, skin),
         alike(forehead, skin),
         (jaw - skin).mean(2),
@@ -87,8 +92,9 @@ def appearance(colours: Tensor) -> Tensor:
 
 
 def alike(a: Tensor, b: Tensor) -> Tensor:
-    """1 for equal colours, towards 0 for different ones: [B, n, 3] and [B, 1, 3] to [B, n]."""
-    return torch.exp(-(a - b).square().sum(2) / (2 * ALIKE**2))
+    """Near 1 for equal colours, towards 0 for different ones, and seldom between, as in drawings:
+    [..., 3] and [..., 3] to [...]."""
+    return torch.sigmoid(SHARP * (1 - (a - b).square().sum(-1) / ALIKE**2))
 
 
 def light(colours: Tensor) -> Tensor:
@@ -100,7 +106,7 @@ def light(colours: Tensor) -> Tensor:
 class FaceFeatures(nn.Module):
     """f: aligned pictures [B, 3, S, S] RGB in [-1, 1] to [B, K]: photographs, S = 152, and emoji.
 
-    K is 256, or 281 with the appearance part, which corrects the exposure of photographs, and one
+    K is 256, or 273 with the appearance part, which corrects the exposure of photographs, and one
     more with `glasses`. Every number has mean 0 and deviation 1 over the training photographs
     (times `weight` in the appearance part). `remove` [256, n] are orthonormal directions of the
     identity part that are set to zero; `expect` [K, K], or nothing [0, K], is for `expected`.
@@ -114,6 +120,7 @@ class FaceFeatures(nn.Module):
     expect: Tensor
     skin: Tensor
     skin_mean: Tensor
+    shade: Tensor
 
     def __init__(
         self, net: ResNet29, appearance: bool, weight: float = 1.0, glasses: Glasses | None = None
@@ -134,6 +141,7 @@ class FaceFeatures(nn.Module):
         self.register_buffer("expect", torch.zeros(0, width))
         self.register_buffer("skin", torch.zeros(FEATURES))
         self.register_buffer("skin_mean", torch.zeros(()))
+        self.register_buffer("shade", torch.zeros(len(JAW)))
         self.weight = weight
 
     @property
@@ -174,7 +182,8 @@ class FaceFeatures(nn.Module):
         own = self.own_skin(identity, seen)
         numbers = appearance(exposed(colours, (own - seen).clamp(-MOST, MOST)))
         skin = exposed(numbers[:, :SKIN], LIFT + (SPREAD - 1) * own)
-        return torch.cat([identity, skin, numbers[:, SKIN:], worn], 1)
+        jaw = numbers[:, -len(JAW) :] + self.shade
+        return torch.cat([identity, skin, numbers[:, SKIN : -len(JAW)], jaw, worn], 1)
 
     def own_skin(self, identity: Tensor, seen: Tensor) -> Tensor:
         """How light the skin itself is, of identity [B, 256] and `light` over its mean [B]: [B]."""
@@ -210,6 +219,7 @@ class FaceFeatures(nn.Module):
         self.deviation[:FEATURES] = identity.std(0).clamp(min=1e-3)
         if self.colours is not None:
             self.fit_skin(identity, light(photographs[:, FEATURES : FEATURES + COLOURS]))
+            self.fit_shade(photographs, avatars)
         numbers = self.numbers(photographs, photograph=True)
         self.mean, self.deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
         self.remove = self.remove[:, :0]
@@ -245,6 +255,17 @@ class FaceFeatures(nn.Module):
         share, axes = torch.linalg.eigh(between)
         between = axes * share.clamp(min=0) @ axes.T
         self.expect = (between @ torch.linalg.pinv(between + within, hermitian=True)).float()
+
+    def fit_shade(self, photographs: Tensor, avatars: Tensor) -> None:
+        """Learn by how much lip, chin and jaw are darker in photographs: of the medians, as most
+        wear no beard."""
+        jaw = slice(FEATURES + APPEARANCE - len(JAW), FEATURES + APPEARANCE)
+        self.shade.zero_()
+        usual = [
+            self.numbers(raw, photograph)[:, jaw].median(0).values
+            for raw, photograph in ((photographs, True), (avatars, False))
+        ]
+        self.shade.copy_(usual[1] - usual[0])
 
     def fit_skin(self, identity: Tensor, seen: Tensor) -> None:
         """Learn by ridge regression which `light` to expect of whom; no label is used."""

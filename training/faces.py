@@ -10,7 +10,7 @@ from training.config import FacesConfig
 from training.dtn import DTN, NO_FINISH, Finish
 from training.face_data import CONSENTED, read_faces
 from training.face_domains import SOURCES, draw_avatars, face_domains, fit
-from training.face_features import FaceFeatures, face_features
+from training.face_features import PAINT, FaceFeatures, face_features
 from training.face_networks import face_discriminator, face_generator
 from training.loop import Domains, train_dtn
 from training.resnet29 import FEATURES, load_resnet29
@@ -91,6 +91,7 @@ def finish_of(
     if not config.finish or upscaler is None:
         return NO_FINISH
     stress = torch.ones(f.width, device=device)
+    stress[FEATURES : FEATURES + PAINT] = config.stress_colours
     stress[-1] = config.stress_glasses
     return Finish(
         steps=config.finish,

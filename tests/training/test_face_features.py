@@ -7,12 +7,18 @@ import torch
 
 from tests.training.small import write_resnet29
 from training.face_features import (
+    ALIKE,
     APPEARANCE,
     AWAY,
     COLOURS,
+    CORNERS,
+    JAW,
     LIFT,
     MOST,
+    PAINT,
     SIDES,
+    TOP,
+    WINDOWS,
     Colours,
     FaceFeatures,
     alike,
@@ -54,7 +60,12 @@ def test_colours_of_skin_and_hair_are_read() -> None:
     numbers = appearance(colours)[0]
     assert len(numbers) == APPEARANCE
     torch.testing.assert_close(numbers[:3], torch.tensor(SKIN), atol=0.02, rtol=0)
-    torch.testing.assert_close(numbers[6:9], torch.tensor(HAIR), atol=0.05, rtol=0)
+    torch.testing.assert_close(numbers[3:PAINT], torch.tensor(HAIR), atol=0.05, rtol=0)
+
+
+LONG = slice(PAINT, PAINT + len(SIDES) // 2)
+BALD = slice(LONG.stop, LONG.stop + len(TOP))
+JAW_NUMBERS = slice(APPEARANCE - len(JAW), APPEARANCE)
 
 
 def test_long_hair_a_bald_head_and_a_beard_are_told() -> None:
@@ -63,18 +74,28 @@ def test_long_hair_a_bald_head_and_a_beard_are_told() -> None:
         appearance(read(x))[0]
         for x in (face(), face(long_hair=True), face(bald=True), face(beard=True))
     )
-    sides, top = slice(9, 9 + len(SIDES)), slice(9 + len(SIDES), 12 + len(SIDES))
-    assert (short[sides] < 0.1).all()
-    assert (long[sides] > 0.9).all()
-    assert (short[top] < 0.1).all()
-    assert (bald[top] > 0.9).all()
-    assert (beard[-3:] < short[-3:] - 0.5).all()
+    assert (short[LONG] < 0.05).all()
+    assert (long[LONG] > 0.9).all()
+    assert (short[BALD] < 0.05).all()
+    assert (bald[BALD] > 0.9).all()
+    assert (beard[JAW_NUMBERS][-3:] < short[JAW_NUMBERS][-3:] - 0.5).all()
 
 
-def test_alike_is_one_for_the_same_colour() -> None:
-    a = torch.zeros(1, 1, 3)
-    assert alike(a, a).item() == 1
-    assert alike(a, a + 0.3).item() == pytest.approx(torch.exp(torch.tensor(-1.5)).item())
+def test_a_dark_background_and_hair_on_one_side_are_no_long_hair() -> None:
+    before_a_wall, one_side = face(long_hair=True), face(long_hair=True)
+    before_a_wall[0, :, :30, :38] = before_a_wall[0, :, :30, 114:] = torch.tensor(HAIR)[
+        :, None, None
+    ]
+    one_side[0, :, 30:, 114:] = 1
+    for x in (before_a_wall, one_side):
+        assert (appearance(Colours()(x))[0, LONG] < 0.05).all()
+
+
+def test_colours_are_alike_or_not_and_seldom_between() -> None:
+    a = torch.zeros(3)
+    apart = [alike(a, torch.tensor([0.0, 0.0, each])).item() for each in (0, 0.2, ALIKE, 0.5, 1)]
+    assert apart[0] > 0.98 and apart[1] > 0.9 and apart[3] < 0.05 and apart[4] < 1e-9
+    assert apart[2] == pytest.approx(0.5)
 
 
 def test_an_emoji_is_read_as_the_photograph_it_was_shrunk_from(net: ResNet29) -> None:
@@ -165,6 +186,19 @@ def test_skin_as_expected_of_somebody_is_theirs(fitted: FaceFeatures) -> None:
     dark, medium = fitted.own_skin(identity, torch.tensor([-0.2, 0.0]))
     assert dark.item() == pytest.approx(-0.2, abs=0.02)
     assert medium.item() == pytest.approx(0, abs=0.02)
+
+
+def test_the_usual_shadow_of_a_photograph_is_taken_off(net: ResNet29) -> None:
+    f = face_features(net, appearance=True)
+    s, t = raw_numbers(500, 0), raw_numbers(500, 1)
+    lip = FEATURES + 3 * (len(WINDOWS) - len(CORNERS) - len(JAW))
+    s[:, lip : lip + 3] -= 0.3  # darker in most; a few wear a beard beside
+    s[:50, lip : lip + 3] -= 0.5
+    f.fit(s, t, directions=1)
+    number = FEATURES + APPEARANCE - len(JAW)
+    of_s, of_t = f.numbers(s, photograph=True)[:, number], f.numbers(t, photograph=False)[:, number]
+    assert (of_s.median() - of_t.median()).abs() < 0.01
+    assert of_s[:50].mean() < of_s.mean() - 0.2
 
 
 def test_only_skin_is_lifted(fitted: FaceFeatures) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.config import FacesConfig
-from training.face_features import FaceFeatures
+from training.face_features import PAINT, FaceFeatures
 from training.faces import (
     TrainedFaces,
     exaggerated,
@@ -28,6 +28,7 @@ from training.upscaler import Training, UpscalerConfig
         ({"finish": 4}, "of 4 steps the last 4 cannot be the finish"),
         ({"finish": 1, "t": "posters"}, "only emoji are enlarged"),
         ({"stress_glasses": 2.0}, "wants an f that reads glasses"),
+        ({"stress_colours": 2.0, "appearance": 0.0}, "wants an f that reads colours"),
         ({"caricature": 0.0}, "caricature of 0.0 shows nobody"),
     ],
 )
@@ -64,13 +65,15 @@ def test_a_run_is_finished_by_what_enlarges_its_emoji(
         symmetry=7.0,
         glasses=True,
         stress_glasses=3.0,
+        stress_colours=1.5,
         caricature=2.0,
     )
     asked = finish_of(stressed, plain.f, upscaler, torch.device("cpu"))
     assert (asked.steps, asked.every, asked.alpha) == (2, 3, 1.5)
     assert (asked.red, asked.symmetry) == (5, 7)
-    assert torch.as_tensor(asked.stress).tolist() == [1] * (plain.f.width - 1) + [3]
     colours = plain.f.width - FEATURES
+    others = [1] * (colours - PAINT - 1)
+    assert torch.as_tensor(asked.stress).tolist() == [1] * FEATURES + [1.5] * PAINT + others + [3]
     assert torch.as_tensor(asked.caricature).tolist() == [2] * FEATURES + [1] * colours
     again = load_faces(run, data)  # which needs no upscaler any more
     assert all(torch.equal(v, again.g.state_dict()[k]) for k, v in finished.g.state_dict().items())
