@@ -151,6 +151,8 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
     finish = finish_of(config, f, upscaler, run.device)
     if state := run.load("f.pt"):
+        if "shade" not in state or len(state["mean"]) != f.width:
+            raise ValueError(f"{run.folder / 'f.pt'} is of another version: train the run anew")
         f.remove, f.expect = state["remove"], state.get("expect", f.expect)
         f.load_state_dict({"expect": f.expect} | state)
     else:

@@ -83,9 +83,8 @@ def test_long_hair_a_bald_head_and_a_beard_are_told() -> None:
 
 def test_a_dark_background_and_hair_on_one_side_are_no_long_hair() -> None:
     before_a_wall, one_side = face(long_hair=True), face(long_hair=True)
-    before_a_wall[0, :, :30, :38] = before_a_wall[0, :, :30, 114:] = torch.tensor(HAIR)[
-        :, None, None
-    ]
+    wall = torch.tensor(HAIR).view(3, 1, 1)
+    before_a_wall[0, :, :30, :38] = before_a_wall[0, :, :30, 114:] = wall
     one_side[0, :, 30:, 114:] = 1
     for x in (before_a_wall, one_side):
         assert (appearance(Colours()(x))[0, LONG] < 0.05).all()

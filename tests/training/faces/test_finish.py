@@ -100,3 +100,13 @@ def test_a_caricature_exaggerates_who_it_is_and_leaves_the_colours(
     assert torch.equal(exaggerated(unexpecting, caricature.g, 1).f.expected(fx), fx)
     made = exaggerated(unexpecting, caricature.g, 1.5).f
     torch.testing.assert_close(made.expected(fx), drawn)
+
+
+def test_an_f_of_another_version_is_refused(
+    trained: TrainedFaces, config: FacesConfig, runs: Path, data: Path
+) -> None:
+    older = Run(runs / "older", "faces_smoke", config)
+    state = trained.f.state_dict()
+    older.save("f.pt", {name: value for name, value in state.items() if name != "shade"})
+    with pytest.raises(ValueError, match=r"f\.pt is of another version"):
+        train_faces(older, data)
