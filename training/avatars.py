@@ -37,13 +37,14 @@ SHIRT = {"primary": "#5b8fb9", "secondary": "#39618a", "accent": "#f2f2f2"}
 FRAME = "#333"
 LENS = ("rgba(150,150,175,.5)", "rgba(205,215,235,.3)")  # the artwork's tint, and ours
 
-DESIGN = 2  # of T; raise it where avatars come to look different: what is cached is drawn anew
+DESIGN = 3  # of T; raise it where avatars come to look different: what is cached is drawn anew
 SKIN: tuple[Colour, ...] = (
     (250, 226, 212), (244, 208, 184), (234, 190, 158), (220, 170, 134), (198, 146, 108),
     (172, 118, 84), (140, 90, 62), (108, 68, 48), (80, 50, 38), (60, 38, 30),
 )  # fmt: skip
 LIPS: tuple[Colour, ...] = ((206, 62, 84), (176, 50, 62), (132, 38, 48))
-# Browns are as red as in photographs (red over green 1.3, as f reads s), or g draws them auburn.
+# Browns are as red as in photographs (red over green 1.3, as f reads s), or g draws them auburn;
+# fair hair is as dark and as pale as there, too, or g draws what is between blond and grey.
 HAIR: dict[str, Colour] = {
     "black": (27, 22, 18),
     "dark brown": (56, 41, 29),
@@ -51,14 +52,15 @@ HAIR: dict[str, Colour] = {
     "light brown": (128, 99, 71),
     "auburn": (110, 62, 40),
     "red": (170, 98, 60),
-    "blond": (202, 170, 118),
-    "light blond": (230, 210, 168),
+    "dark blond": (160, 130, 92),
+    "blond": (200, 172, 126),
+    "light blond": (228, 211, 174),
     "grey": (146, 146, 146),
     "white": (224, 222, 218),
 }
 # Odds of the hair colours above for light skin (up to a third of the scale) and for the rest.
-HAIR_LIGHT = (14, 18, 16, 12, 5, 5, 12, 7, 7, 4)
-HAIR_DARK = (60, 24, 4, 1, 0, 0, 0, 0, 7, 4)
+HAIR_LIGHT = (14, 17, 15, 11, 5, 5, 10, 10, 6, 5, 4)
+HAIR_DARK = (60, 24, 4, 1, 0, 0, 0, 0, 0, 7, 4)
 
 MEN = {
     "eye": ("eye2", "eye4", "eye6", "eye8", "eye10", "eye13"),

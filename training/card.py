@@ -112,19 +112,6 @@ def _exaggerated(config: dict[str, Any]) -> str:
     return f" An emoji is\na caricature: of f(x), g is given what tells who it is times {factor:g}."
 
 
-def _measured_from(config: dict[str, Any]) -> str:
-    """What the distance is measured from."""
-    caricature = config.get("caricature", 1.0) != 1
-    if not config.get("expect"):
-        given = ", with f(x) as g is given it" if caricature else ""
-        return f"`f_distance` of\n`distance.onnx` is ‖f(x) − f(G(x))‖{given}."
-    drawn = ", and of that the caricature" if caricature else ""
-    return f"""`f_distance` of
-`distance.onnx` is ‖f(x) − f(G(x))‖, where f(x) stands for what is to be expected of f on other
-photographs of the person{drawn}: a linear map, learned of those people of s whose names are known
-from how f scatters between them and within the photographs of one."""
-
-
 def face_card(manifest: dict[str, Any]) -> str:
     """The card of a model of faces."""
     training, data = manifest["training"], manifest["data"]
@@ -149,7 +136,9 @@ Protocol: {data["protocol"]} ({splits}). No person of the figures was seen in tr
 
 Input `x`: uint8 [N, H, W, 3], an aligned face: eyes level, their midpoint at (0.50, 0.48) of the
 side, their distance 0.27 of it; `detect.onnx` finds faces and eyes. Output `y`: uint8
-[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it. {_measured_from(config)}
+[N, 64, 64, 3]; `upscale.onnx` makes 512x512 of it. `f_distance` of
+`distance.onnx` is Eq. 8's ‖f(x) − f(G(x))‖, of the 256 numbers that tell who it is, each at unit
+length: 0 where they are the same, 1.41 where they have nothing in common.
 
 Limits: {manifest["limits"]}
 

@@ -107,7 +107,6 @@ class FacesConfig(DTNConfig):
     appearance: float = 0.0  # weight of the colours of hair and skin beside the identity
     glasses: bool = False  # f reads spectacles, too, of a network taught for that
     remove: int = 0  # directions of f that only tell drawings from photographs
-    expect: bool = False  # Eq. 8 measures from what f expects of the person's other photographs
     caricature: float = 1.0  # a factor of who it is, in what a finished g is given
     finish: int = 0  # steps at the end in which f sees G(s) enlarged, as it is delivered
     finish_every: int = 1  # in every so many of them; in the others it sees G(s) itself
@@ -179,7 +178,6 @@ EMOJI_PLAIN = FacesConfig(
     appearance=2.0,
     glasses=True,
     remove=2,
-    expect=True,
 )
 
 EMOJI = dataclasses.replace(
@@ -196,7 +194,7 @@ EMOJI = dataclasses.replace(
 )
 
 EMOJI_FIRST = dataclasses.replace(
-    EMOJI_PLAIN, alpha=1.0, s_views=0, const_jitter=False, glasses=False, expect=False
+    EMOJI_PLAIN, alpha=1.0, s_views=0, const_jitter=False, glasses=False
 )
 
 # Of G(x) inside L_CONST.
@@ -259,7 +257,6 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
         tid_first=5,
         appearance=2.0,
         remove=2,
-        expect=True,
     ),
 }
 

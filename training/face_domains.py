@@ -162,8 +162,7 @@ def teach(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None
 
 
 def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
-    """Let `f` learn what to expect of faces and of a person's other photographs, and which
-    directions tell drawings from photographs.
+    """Let `f` learn what to expect of faces, and which directions tell drawings from photographs.
 
     For the reverse direction it is the f of the main task.
     """
@@ -171,9 +170,6 @@ def fit(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> None:
     drawings = "posters" if config.t == "posters" else "avatars"
     photographs, drawn = (read(kind, f, config, data, cache) for kind in ("photographs", drawings))
     f.fit(photographs, drawn, config.remove)
-    if config.expect:
-        people = source(data).identities  # `photographs` are theirs, then their mirror images
-        f.fit_expected(f.standardised(photographs[: len(people)], photograph=True), people)
 
 
 def face_domains(f: FaceFeatures, config: FacesConfig, data: Path, cache: Path) -> FaceDomains:

@@ -45,15 +45,16 @@ def drawn(g: nn.Module, fx: Tensor) -> Tensor:
 
 @torch.no_grad()
 def emoji(trained: TrainedFaces, photos: Tensor) -> tuple[Tensor, Tensor]:
-    """G(x) of uint8 [N, S, S, 3] as uint8 [N, 64, 64, 3], and ‖f(x) - f(G(x))‖ [N] (Eq. 8; from
-    what f expects, where it does)."""
+    """G(x) of uint8 [N, S, S, 3] as uint8 [N, 64, 64, 3], and Eq. 8's ‖f(x) - f(G(x))‖ [N], of
+    what f compares."""
     pictures, distances = [], []
     device = trained.f.mean.device
     for chunk in torch.split(photos, BATCH):
         fx = trained.f.features(to_unit(chunk.permute(0, 3, 1, 2).to(device)))
         y = drawn(trained.g, fx)
         again = trained.f.features(to_unit(y.permute(0, 3, 1, 2).to(device)))
-        distances.append((again - trained.f.expected(fx)).norm(dim=1).cpu())
+        apart = trained.f.compared(fx) - trained.f.compared(again)
+        distances.append(apart.norm(dim=1).cpu())
         pictures.append(y)
     return torch.cat(pictures), torch.cat(distances)
 

@@ -9,8 +9,7 @@ a photograph are first corrected for its exposure. It has shadows under nose and
 drawings have not: what is usual of them is taken off.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +108,7 @@ class FaceFeatures(nn.Module):
     K is 256, or 273 with the appearance part, which corrects the exposure of photographs, and one
     more with `glasses`. Every number has mean 0 and deviation 1 over the training photographs
     (times `weight` in the appearance part). `remove` [256, n] are orthonormal directions of the
-    identity part that are set to zero; `expect` [K, K], or nothing [0, K], is for `expected`.
+    identity part that are set to zero.
     """
 
     rows: Tensor
@@ -117,7 +116,6 @@ class FaceFeatures(nn.Module):
     mean: Tensor
     deviation: Tensor
     remove: Tensor
-    expect: Tensor
     skin: Tensor
     skin_mean: Tensor
     shade: Tensor
@@ -138,7 +136,6 @@ class FaceFeatures(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
         self.register_buffer("remove", torch.zeros(FEATURES, 0))
-        self.register_buffer("expect", torch.zeros(0, width))
         self.register_buffer("skin", torch.zeros(FEATURES))
         self.register_buffer("skin_mean", torch.zeros(()))
         self.register_buffer("shade", torch.zeros(len(JAW)))
@@ -197,14 +194,13 @@ class FaceFeatures(nn.Module):
         """f(x)."""
         return self.standardised(self.raw(x), photograph=x.shape[-1] == SIDE)
 
-    def expected(self, fx: Tensor) -> Tensor:
-        """What to expect of other photographs of somebody, of f(x) of one: [B, K] to [B, K].
+    def compared(self, fx: Tensor) -> Tensor:
+        """What Eq. 8 compares of f(x) and f(G(x)): who it is, at unit length: [B, K] to [B, 256].
 
-        Eq. 8 is to find the emoji that shows the person; half of how f(x) varies is the light, the
-        hair and the camera of the day. f(x) itself where `fit_expected` did not teach it; where
-        emoji are caricatures, the caricature of that.
+        So recognisers compare faces. The length of f(x) tells how far a face is from the mean one,
+        and such faces are drawn best; colours differ by the light of the day.
         """
-        return fx @ self.expect.T if len(self.expect) else fx
+        return F.normalize(fx[:, :FEATURES])
 
     def fit(self, photographs: Tensor, avatars: Tensor, directions: int) -> None:
         """Learn from raw numbers of training photographs [N, n] what to expect of faces; remove
@@ -233,28 +229,6 @@ class FaceFeatures(nn.Module):
             direction = torch.linalg.solve(within, t.mean(0) - s.mean(0))
             direction = direction - self.remove @ (self.remove.T @ direction)
             self.remove = torch.cat([self.remove, (direction / direction.norm())[:, None]], 1)
-
-    def fit_expected(self, fs: Tensor, people: Sequence[str]) -> None:
-        """Learn `expected` from f(s) [N, K] and whom each shows ("" where nobody is known).
-
-        It is the Wiener filter: how f scatters between people over that and how it scatters
-        within the photographs of one. Raises ValueError where nobody has two photographs.
-        """
-        count = Counter(name for name in people if name)
-        known = [i for i, name in enumerate(people) if count[name] > 1]
-        if not known:
-            raise ValueError("nobody has two photographs: nothing to expect of the other one")
-        order = {name: i for i, name in enumerate(sorted({people[i] for i in known}))}
-        person = torch.tensor([order[people[i]] for i in known], device=fs.device)
-        z = fs[known].double()
-        n = person.bincount().double()[:, None]
-        means = torch.zeros_like(z[: len(order)]).index_add_(0, person, z) / n
-        apart = z - means[person]
-        within = apart.T @ apart / (len(z) - len(order))
-        between = means.T.cov(correction=0) - (1 / n).mean() * within
-        share, axes = torch.linalg.eigh(between)
-        between = axes * share.clamp(min=0) @ axes.T
-        self.expect = (between @ torch.linalg.pinv(between + within, hermitian=True)).float()
 
     def fit_shade(self, photographs: Tensor, avatars: Tensor) -> None:
         """Learn by how much lip, chin and jaw are darker in photographs: of the medians, as most

@@ -117,15 +117,11 @@ def caricature(factor: float, width: int) -> Tensor:
 
 
 def exaggerated(f: FaceFeatures, g: nn.Sequential, factor: float) -> TrainedFaces:
-    """G whose emoji are caricatures, and an f that expects them in Eq. 8; in place.
-
-    `factor` goes into g's first layer and into what f expects of G(x).
-    """
+    """G whose emoji are caricatures: `factor` goes into g's first layer, in place."""
     if factor != 1:
         factors = caricature(factor, f.width).to(f.mean.device)
         first = next(layer for layer in g if isinstance(layer, nn.ConvTranspose2d))
         first.weight.mul_(factors[:, None, None, None])
-        f.expect = factors[:, None] * f.expect if len(f.expect) else factors.diag()
     return TrainedFaces(f, g)
 
 
@@ -151,10 +147,10 @@ def train_faces(run: Run, data: Path, upscaler: Path | None = None) -> TrainedFa
     f = face_features(net, config.appearance > 0, config.appearance, config.glasses).to(run.device)
     finish = finish_of(config, f, upscaler, run.device)
     if state := run.load("f.pt"):
-        if "shade" not in state or len(state["mean"]) != f.width:
+        if state.keys() != f.state_dict().keys() or len(state["mean"]) != f.width:
             raise ValueError(f"{run.folder / 'f.pt'} is of another version: train the run anew")
-        f.remove, f.expect = state["remove"], state.get("expect", f.expect)
-        f.load_state_dict({"expect": f.expect} | state)
+        f.remove = state["remove"]
+        f.load_state_dict(state)
     else:
         fit(f, config, data, cache)
         run.save("f.pt", f.state_dict())

@@ -87,9 +87,9 @@ class TransferGraph(nn.Module):
         """f(G(x)), where f reads T in another way than S."""
         return cast(Tensor, getattr(self.f, "features_of_drawn", self.features)(y))
 
-    def expected(self, fx: Tensor) -> Tensor:
-        """What Eq. 8 measures from: f(x), unless f knows what to expect of the person."""
-        return cast(Any, self.f).expected(fx) if hasattr(self.f, "expected") else fx
+    def compared(self, features: Tensor) -> Tensor:
+        """What Eq. 8 compares of f(x) and f(G(x)): all of it, unless f says what."""
+        return cast(Any, self.f).compared(features) if hasattr(self.f, "compared") else features
 
     def draw(self, features: Tensor) -> Tensor:
         """g of features [N, K] as a picture uint8 [N, h, w, C]."""
@@ -109,7 +109,7 @@ class DistanceGraph(TransferGraph):
         fx = self.features(self.read(x))
         y = self.draw(fx)
         again = self.features_of_drawn(y.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return y, (self.expected(fx) - again).square().sum(1).sqrt()
+        return y, (self.compared(fx) - self.compared(again)).square().sum(1).sqrt()
 
 
 # File, module and outputs of each graph that holds G.

@@ -248,35 +248,12 @@ def test_raw_features_of_bytes_are_those_of_f(net: ResNet29) -> None:
     assert (raw - exact).abs().mean() < 0.02 * exact.std()
 
 
-def test_what_to_expect_of_other_photographs_leaves_out_what_changes_between_them(
-    net: ResNet29,
-) -> None:
-    random = torch.Generator().manual_seed(0)
-    people, photographs = 400, 5
-
-    def photographed(person: torch.Tensor) -> torch.Tensor:
-        """f(x): the first 40 numbers are the person's, the others as strong and the day's."""
-        z = 0.1 * torch.randn(len(person), FEATURES, generator=random)
-        z[:, 40:] += torch.randn(len(person), FEATURES - 40, generator=random)
-        z[:, :40] += person
-        return z
-
-    of_people = torch.randn(people, 40, generator=random)
-    f = face_features(net, appearance=False)
-    names = [f"{i}" for i in range(people)] * photographs
-    strangers = torch.full((50, FEATURES), 100.0)  # of nobody known: they change nothing
-    fs = torch.cat([photographed(of_people.repeat(photographs, 1)), strangers])
-    f.fit_expected(fs, names + [""] * 49 + ["alone"])
-    x, another = photographed(of_people), photographed(of_people)
-    expected = f.expected(x)
-    torch.testing.assert_close(expected[:, :40], x[:, :40], atol=0.5, rtol=0)
-    assert expected[:, 40:].std() < 0.35
-    assert (expected - another).norm() < 0.8 * (x - another).norm()
-
-
-def test_without_people_of_two_photographs_nothing_can_be_expected(net: ResNet29) -> None:
-    f = face_features(net, appearance=False)
-    x = torch.rand(3, FEATURES)
-    assert f.expected(x) is x
-    with pytest.raises(ValueError, match="nobody has two photographs"):
-        f.fit_expected(x, ["a", "b", ""])
+def test_eq8_compares_who_it_is_whatever_the_colours(net: ResNet29) -> None:
+    f = face_features(net, appearance=True)
+    fx = torch.randn(4, f.width, generator=torch.Generator().manual_seed(0))
+    compared = f.compared(fx)
+    assert compared.shape == (4, FEATURES)
+    torch.testing.assert_close(compared.norm(dim=1), torch.ones(4))
+    other = torch.cat([3 * fx[:, :FEATURES], torch.zeros(4, f.width - FEATURES)], 1)
+    torch.testing.assert_close(f.compared(other), compared)
+    assert (f.compared(fx.flip(0)) - compared).norm(dim=1).min() > 1
