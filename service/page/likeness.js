@@ -8,8 +8,9 @@ const FAR = 1.1;
 /** The model's average distance over pictures that it never saw, or null. */
 export const averageOf = (card) => card?.metrics?.f_distance_mean?.value ?? null;
 
-/** A distance, or a difference of such that are `like` this one, as precisely as it is of use. */
-export const shown = (distance, like = distance) => distance.toFixed(like < 10 ? 2 : 1);
+/** A distance in three digits, or a difference as precisely as of distances `like` this one. */
+export const shown = (distance, like = distance) =>
+  distance.toFixed(like < 1 ? 3 : like < 10 ? 2 : 1);
 
 export function inWords(distance, average) {
   if (average === null) return "smaller is closer";
