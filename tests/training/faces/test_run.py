@@ -111,7 +111,7 @@ def test_f_may_read_spectacles_which_is_part_of_the_graphs(
     export_faces(run, trained, runs / "seeing model", data)  # checks that graphs are as PyTorch
     card = (runs / "seeing model" / "CARD.md").read_text()
     assert "reading of spectacles" in card
-    assert "tells who it is times 1.5" in card and "and of that the caricature" in card
+    assert "tells who it is times 1.5" in card and "at unit\nlength" in card
 
 
 def test_jittered_copies_stand_beside_s(
