@@ -64,8 +64,10 @@ def server(copy: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     base = sys._base_executable  # type: ignore[attr-defined]
+    database = f"sqlite:///{copy.parent / 'dtn.db'}"  # not that of whoever runs the tests
+    environment = clean_environment() | {"DTN_DATABASE_URL": database}
     process = subprocess.Popen(
-        ["make", "serve", f"PORT={port}", f"PYTHON={base}"], cwd=copy, env=clean_environment()
+        ["make", "serve", f"PORT={port}", f"PYTHON={base}"], cwd=copy, env=environment
     )
     url = f"http://127.0.0.1:{port}"
     try:
