@@ -37,7 +37,7 @@ SHIRT = {"primary": "#5b8fb9", "secondary": "#39618a", "accent": "#f2f2f2"}
 FRAME = "#333"
 LENS = ("rgba(150,150,175,.5)", "rgba(205,215,235,.3)")  # the artwork's tint, and ours
 
-DESIGN = 3  # of T; raise it where avatars come to look different: what is cached is drawn anew
+DESIGN = 4  # of T; raise it where avatars come to look different: what is cached is drawn anew
 SKIN: tuple[Colour, ...] = (
     (250, 226, 212), (244, 208, 184), (234, 190, 158), (220, 170, 134), (198, 146, 108),
     (172, 118, 84), (140, 90, 62), (108, 68, 48), (80, 50, 38), (60, 38, 30),
@@ -74,17 +74,18 @@ MEN = {
     "nose": ("nose1", "nose5", "nose11", "small"),
     "back": ("none",) * 12 + ("longHair",),
 }  # fmt: skip
+# Half of the women wear their hair short or up, as in s; where few did, g drew loose strands.
 WOMEN = {
     "eye": ("female4", "female8", "female9", "female10"),
     "eyebrow": ("female2", "female5", "female7"),
     "head": ("female1", "female3", "head2", "head13", "head14"),
     "mouth": ("smile", "smile3", "smile-closed"),
     "hair": (
-        "female1", "female2", "female5", "female6", "female7", "female9", "female10", "female11",
-        "shaggy1", "curly3", "afro2",
+        "female1", "female5", "female6", "female7", "female9", "female10", "female11", "female11",
+        "female11", "shaggy1", "curly3", "afro2",
     ),
     "nose": ("nose7", "nose8", "nose10"),
-    "back": ("none", "none", "female2", "female3", "female4", "female5"),
+    "back": ("none",) * 4 + ("female2", "female3", "female4", "female5"),
 }  # fmt: skip
 BALD = ("bald", "short-bald", "short-bald", "short-fade")
 BEARDS = ("beard1", "beard2", "beard4", "fullgoatee", "fullgoatee2", "goatee1-stache", "mustache1")

@@ -45,9 +45,9 @@ PROTOCOL = (
 LIMITS = (
     "One face, roughly frontal, aligned by its eyes. The emoji shows what f sees: skin tone, "
     "hair colour, glasses, beard, gender expression and age as such networks read them, all of "
-    "which they read wrong at times; hair length and shape are guessed. Skin is drawn as light as "
-    "f takes it to be, from the photograph and from whom it shows: in very dim light it can come "
-    "out a shade too dark. Hats and hands become hair."
+    "which they read wrong at times; hair length and shape are guessed. Skin and hair are drawn as "
+    "f takes them to be, from the photograph and from whom it shows: in very dim light skin can "
+    "come out a shade too dark. Hats and hands become hair."
 )
 
 

@@ -34,17 +34,22 @@ RADIUS = 0.03  # standard deviation of a window
 ALIKE, SHARP = 0.35, 4.0  # colours so far apart, of a range of 2, are half alike; and how sharply
 COLOURS = 3 * len(WINDOWS)
 SKIN = 3  # of the numbers, cheeks in RGB
-PAINT = 6  # of the numbers, skin and hair in RGB
+HAIR = 3  # and the top of the head
+PAINT = SKIN + HAIR
 APPEARANCE = PAINT + len(SIDES) // 2 + len(TOP) + 1 + len(JAW)
 # How a photograph is exposed is told by its skin: expected of this face by who it is, give or
 # take AWAY; what lies beyond is the light's, and skin further off than BEYOND says nothing. Then
-# skin, and nothing else, is made lighter by LIFT, as a drawing without shades has it, and SPREAD
-# keeps people as far apart as the means of several of their photographs are. All in natural
-# logarithms; chosen in training/LOG.md.
-AWAY, BEYOND, LIFT, SPREAD = 0.1, 0.45, 0.22, 1.6
+# skin, and nothing else, is made lighter by LIFT, as a drawing without shades has it; SPREAD
+# keeps people as far apart as the means of several of their photographs are, and BEND the very
+# light from white and the dark from brown. All in natural logarithms; chosen in training/LOG.md.
+AWAY, BEYOND, LIFT, SPREAD, BEND = 0.1, 0.45, 0.29, 1.4, 0.8
 MOST = 0.9  # of a correction
 DARKEST = 0.02  # skin in [0, 1] below this counts as this
-RIDGE = 0.03  # of the regression from identity to skin, in shares of the numbers' variance
+# The top of a head shines or lies in the shadow of its own hair: half of what is seen there is
+# believed (SEEN), half is what to expect of this face. Then hair, too, is made lighter, and
+# VIVID times as colourful, as fair hair of T is; or it would lie between T's blond and T's grey.
+SEEN, HAIR_LIFT, VIVID = 0.5, 0.12, 1.4
+RIDGE = 0.1  # of the regressions from identity to skin and hair, in shares of the numbers' variance
 
 
 class Colours(nn.Module):
@@ -118,6 +123,9 @@ class FaceFeatures(nn.Module):
     remove: Tensor
     skin: Tensor
     skin_mean: Tensor
+    hair: Tensor
+    hair_mean: Tensor
+    hair_spread: Tensor
     shade: Tensor
 
     def __init__(
@@ -138,6 +146,9 @@ class FaceFeatures(nn.Module):
         self.register_buffer("remove", torch.zeros(FEATURES, 0))
         self.register_buffer("skin", torch.zeros(FEATURES))
         self.register_buffer("skin_mean", torch.zeros(()))
+        self.register_buffer("hair", torch.zeros(FEATURES, HAIR))
+        self.register_buffer("hair_mean", torch.zeros(HAIR))
+        self.register_buffer("hair_spread", torch.ones(()))
         self.register_buffer("shade", torch.zeros(len(JAW)))
         self.weight = weight
 
@@ -175,20 +186,42 @@ class FaceFeatures(nn.Module):
         identity, colours, worn = torch.split(raw, [FEATURES, COLOURS, glasses], 1)
         if not photograph:
             return torch.cat([identity, appearance(colours), worn], 1)
+        own, numbers = self.in_good_light(identity, colours)
+        parts = [SKIN, HAIR, APPEARANCE - PAINT - len(JAW), len(JAW)]
+        skin, hair, layout, jaw = torch.split(numbers, parts, 1)
+        skin = exposed(skin, LIFT + (SPREAD - 1) * own - BEND * own.square())
+        hair = self.own_hair(identity, hair)
+        return torch.cat([identity, skin, hair, layout, jaw + self.shade, worn], 1)
+
+    def in_good_light(self, identity: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+        """`own_skin` [B] and `appearance` [B, APPEARANCE] of a photograph's `Colours`, exposed so
+        that it shows that skin."""
         seen = light(colours) - self.skin_mean
         own = self.own_skin(identity, seen)
-        numbers = appearance(exposed(colours, (own - seen).clamp(-MOST, MOST)))
-        skin = exposed(numbers[:, :SKIN], LIFT + (SPREAD - 1) * own)
-        jaw = numbers[:, -len(JAW) :] + self.shade
-        return torch.cat([identity, skin, numbers[:, SKIN : -len(JAW)], jaw, worn], 1)
+        return own, appearance(exposed(colours, (own - seen).clamp(-MOST, MOST)))
 
     def own_skin(self, identity: Tensor, seen: Tensor) -> Tensor:
         """How light the skin itself is, of identity [B, 256] and `light` over its mean [B]: [B]."""
-        z = (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
-        expected = z @ self.skin
+        expected = self.scaled(identity) @ self.skin
         off = seen - expected
         believed = 1 / (1 + (off / BEYOND).square() ** 3)
         return expected + AWAY * torch.tanh(off / AWAY) * believed
+
+    def own_hair(self, identity: Tensor, seen: Tensor) -> Tensor:
+        """The colour of the hair itself, of identity [B, 256] and the top as it is seen [B, 3] in
+        [-1, 1]: [B, 3]."""
+        own = self.hair_mean + self.hair_spread * self.off_mean_hair(identity, seen)
+        grey = own.mean(1, keepdim=True)
+        return exposed(grey + VIVID * (own - grey), torch.full_like(own[:, 0], HAIR_LIFT))
+
+    def off_mean_hair(self, identity: Tensor, seen: Tensor) -> Tensor:
+        """How hair differs from the mean, before it is spread: as `own_hair`."""
+        expected = self.scaled(identity) @ self.hair
+        return SEEN * (seen - self.hair_mean) + (1 - SEEN) * expected
+
+    def scaled(self, identity: Tensor) -> Tensor:
+        """Identity [B, 256] with mean 0 and deviation 1 over the training photographs."""
+        return (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
 
     def features(self, x: Tensor) -> Tensor:
         """f(x)."""
@@ -214,7 +247,9 @@ class FaceFeatures(nn.Module):
         self.mean[:FEATURES] = identity.mean(0)
         self.deviation[:FEATURES] = identity.std(0).clamp(min=1e-3)
         if self.colours is not None:
-            self.fit_skin(identity, light(photographs[:, FEATURES : FEATURES + COLOURS]))
+            colours = photographs[:, FEATURES : FEATURES + COLOURS]
+            self.fit_skin(identity, light(colours))
+            self.fit_hair(identity, self.in_good_light(identity, colours)[1][:, SKIN:PAINT])
             self.fit_shade(photographs, avatars)
         numbers = self.numbers(photographs, photograph=True)
         self.mean, self.deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-3)
@@ -242,11 +277,23 @@ class FaceFeatures(nn.Module):
         self.shade.copy_(usual[1] - usual[0])
 
     def fit_skin(self, identity: Tensor, seen: Tensor) -> None:
-        """Learn by ridge regression which `light` to expect of whom; no label is used."""
-        z = (identity - self.mean[:FEATURES]) / self.deviation[:FEATURES]
+        """Learn which `light` to expect of whom; no label is used."""
         self.skin_mean = seen.mean(0)
-        ridge = RIDGE * len(z) * torch.eye(FEATURES, device=z.device)
-        self.skin = torch.linalg.solve(z.T @ z + ridge, z.T @ (seen - self.skin_mean))
+        self.skin = regression(self.scaled(identity), seen - self.skin_mean)
+
+    def fit_hair(self, identity: Tensor, seen: Tensor) -> None:
+        """Learn which hair to expect of whom, and to spread what `own_hair` makes of it as widely
+        as what is seen; no label is used."""
+        self.hair_mean = seen.mean(0)
+        self.hair = regression(self.scaled(identity), seen - self.hair_mean)
+        self.hair_spread = (seen.std(0) / self.off_mean_hair(identity, seen).std(0)).mean()
+
+
+def regression(z: Tensor, y: Tensor) -> Tensor:
+    """Ridge regression from z [N, K] to y [N] or [N, n], both of mean 0: [K] or [K, n]."""
+    ridge = RIDGE * len(z) * torch.eye(z.shape[1], device=z.device)
+    weights: Tensor = torch.linalg.solve(z.T @ z + ridge, z.T @ y)
+    return weights
 
 
 def exposed(colours: Tensor, correction: Tensor) -> Tensor:

@@ -12,12 +12,15 @@ from training.face_features import (
     AWAY,
     COLOURS,
     CORNERS,
+    HAIR_LIFT,
     JAW,
     LIFT,
     MOST,
     PAINT,
+    SEEN,
     SIDES,
     TOP,
+    VIVID,
     WINDOWS,
     Colours,
     FaceFeatures,
@@ -33,6 +36,8 @@ from training.face_features import (
 )
 from training.resnet29 import FEATURES, ResNet29, load_resnet29
 
+AT_TOP = slice(3 * 3, 3 * (3 + len(TOP)))  # of `Colours`, after cheeks and forehead
+AT_TOP_OF_RAW = slice(FEATURES + AT_TOP.start, FEATURES + AT_TOP.stop)
 SKIN, HAIR = (0.5, 0.2, 0.0), (-0.6, -0.7, -0.8)
 
 
@@ -160,7 +165,7 @@ def test_a_dim_photograph_reads_like_one_in_good_light(fitted: FaceFeatures, ton
     assert (light(good) - light(dim)).item() == pytest.approx(0.69, abs=0.01)
     own = [fitted.own_skin(identity, light(each) - fitted.skin_mean).item() for each in (good, dim)]
     assert own[0] == pytest.approx(tone, abs=0.02)
-    assert abs(own[0] - own[1]) < 0.3 * AWAY  # all that is left of the difference
+    assert abs(own[0] - own[1]) < 0.4 * AWAY  # all that is left of the difference
     corrected, uncorrected = (
         (one - other).norm().item()
         for one, other in (
@@ -200,21 +205,67 @@ def test_the_usual_shadow_of_a_photograph_is_taken_off(net: ResNet29) -> None:
     assert of_s[:50].mean() < of_s.mean() - 0.2
 
 
-def test_only_skin_is_lifted(fitted: FaceFeatures) -> None:
+def test_skin_and_hair_are_lifted(fitted: FaceFeatures) -> None:
     identity = fitted.mean[None, :FEATURES].clone()
-    grey = torch.full((1, COLOURS), float(fitted.skin_mean.exp()) * 2 - 1)  # of the mean skin
-    numbers = fitted.numbers(torch.cat([identity, grey], 1), photograph=True)[0, FEATURES:]
-    skin, hair = numbers[0], numbers[SKIN_NUMBERS]
-    assert hair.item() == pytest.approx(grey[0, 0].item(), abs=0.02)
-    lifted = torch.log((skin + 1) / (grey[0, 0] + 1)).item()
+    colours = torch.full((1, COLOURS), float(fitted.skin_mean.exp()) * 2 - 1)  # of the mean skin
+    skin = colours[0, 0].item()
+    colours[:, AT_TOP] = fitted.hair_mean.repeat(len(TOP))
+    numbers = fitted.numbers(torch.cat([identity, colours], 1), photograph=True)[0, FEATURES:]
+    lifted = torch.log((numbers[0] + 1) / (skin + 1)).item()
     assert lifted == pytest.approx(LIFT, abs=0.02)
+    hair = numbers[SKIN_NUMBERS:PAINT].mean() + 1
+    lifted = torch.log(hair / (fitted.hair_mean.mean() + 1)).item()
+    assert lifted == pytest.approx(HAIR_LIFT, abs=0.02)
+
+
+def test_who_is_lighter_is_drawn_lighter(fitted: FaceFeatures) -> None:
+    """And the lighter, the less."""
+    identity = fitted.mean[None, :FEATURES].repeat(6, 1)
+    tones = torch.tensor([-0.9, -0.6, -0.3, -0.1, 0.1, 0.3])
+    identity[:, 0] += tones / fitted.skin[0] * fitted.deviation[0]
+    colours = (fitted.skin_mean + tones).exp()[:, None].repeat(1, COLOURS) * 2 - 1
+    numbers = fitted.numbers(torch.cat([identity, colours], 1), photograph=True)
+    drawn = torch.log((numbers[:, FEATURES] + 1) / 2)
+    slopes = drawn.diff() / tones.diff()
+    assert (slopes > 0.5).all() and (slopes.diff() < 0).all()
+
+
+def test_fit_learns_which_hair_to_expect_of_whom(net: ResNet29) -> None:
+    f = face_features(net, appearance=True)
+    s = raw_numbers(3000, 2)
+    s[:, AT_TOP_OF_RAW] += 0.05 * (s[:, 1:2] - 5)
+    f.fit(s, raw_numbers(300, 3), directions=1)
+    identity = f.mean[None, :FEATURES].repeat(2, 1)
+    identity[1, 1] += f.deviation[1]
+    seen = f.hair_mean.repeat(2, 1)
+    usual, fair = f.own_hair(identity, seen)
+    assert (fair - usual > 0.04).all()  # though they look the same
+    _, dark = f.own_hair(identity[:1].repeat(2, 1), torch.stack([seen[0], seen[0] - 0.2]))
+    assert (usual - dark > 0.08).all()  # and what is seen counts
+
+
+def test_hair_differs_as_much_as_it_is_seen_to(fitted: FaceFeatures) -> None:
+    s = raw_numbers(3000, 0)
+    identity, colours = s[:, :FEATURES], s[:, FEATURES:]
+    seen = fitted.in_good_light(identity, colours)[1][:, SKIN_NUMBERS:PAINT]
+    wider = fitted.own_hair(identity, seen).mean(1).std() / seen.mean(1).std()
+    assert wider.log().item() == pytest.approx(HAIR_LIFT, abs=0.1)
+
+
+def test_hair_is_drawn_more_colourful_than_seen(fitted: FaceFeatures) -> None:
+    identity = fitted.mean[None, :FEATURES].repeat(2, 1)
+    lighter = torch.tensor([[0.1, 0.1, 0.1], [0.2, 0.1, 0.0]])  # grey and red
+    grey, red = fitted.own_hair(identity, fitted.hair_mean + lighter)
+    assert grey.mean().item() == pytest.approx(red.mean().item(), abs=1e-4)
+    as_seen = fitted.hair_spread * SEEN * math.exp(HAIR_LIFT) * (lighter[1] - lighter[0])
+    torch.testing.assert_close(red - grey, VIVID * as_seen)
 
 
 def test_a_correction_has_a_limit(fitted: FaceFeatures) -> None:
     identity = fitted.mean[None, :FEATURES].clone()
     black = torch.full((1, COLOURS), -0.99)
-    numbers = fitted.numbers(torch.cat([identity, black], 1), photograph=True)[0, FEATURES:]
-    assert numbers[SKIN_NUMBERS].item() == pytest.approx(0.01 * math.exp(MOST) - 1, abs=1e-4)
+    hair = fitted.in_good_light(identity, black)[1][0, SKIN_NUMBERS]
+    assert hair.item() == pytest.approx(0.01 * math.exp(MOST) - 1, abs=1e-4)
 
 
 def test_avatars_are_never_corrected(fitted: FaceFeatures) -> None:
