@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training import likeness
-from training.face_features import FaceFeatures
+from training.face_features import PAINT, SKIN, FaceFeatures
 from training.networks import to_unit
 from training.resnet29 import FEATURES
 
@@ -65,10 +65,8 @@ def as_f_reads(f: FaceFeatures, photos: Tensor) -> tuple[Tensor, Tensor]:
     device = f.mean.device
     chunks = torch.split(photos.permute(0, 3, 1, 2), 64)
     numbers = torch.cat([f.numbers(f.raw(to_unit(x.to(device))), True).cpu() for x in chunks])
-    skin, top = (
-        likeness.lab((numbers[:, start : start + 3] + 1) * 127.5)
-        for start in (FEATURES, FEATURES + 6)
-    )
+    paint = (numbers[:, FEATURES : FEATURES + PAINT] + 1) * 127.5
+    skin, top = (likeness.lab(rgb) for rgb in (paint[:, :SKIN], paint[:, SKIN:]))
     return skin, top.where(~hair.isnan(), torch.nan)
 
 

@@ -68,6 +68,8 @@ def test_a_photograph_is_seen_in_the_light_that_f_corrects_to(
     if colours:
         assert skin[0, 0] > seen + 10  # a fit would say how light; unfitted f expects white
         assert hair[0, 0] > likeness.hair(photos)[0, 0]
+        photos[:, :30, 38:114] = torch.tensor((160, 40, 20), dtype=torch.uint8)
+        assert as_f_reads(f, photos)[1][0, 1] > 20  # a*: it is red
         photos[:, :30, 38:114] = 255  # no hair to be told from the wall
         assert as_f_reads(f, photos)[1].isnan().all()
     else:
