@@ -5,8 +5,9 @@ and trained to tell people apart. Such a network hardly looks at hair, so the sh
 appearance part: the colours of fixed windows of the aligned picture, how alike they are, and, where
 a network was taught to tell, whether there are spectacles. It lets gradients through. A photograph
 shows skin in the light of its place; who somebody is tells which skin to expect, so the colours of
-a photograph are first corrected for its exposure. It has shadows under nose and chin, too, which
-drawings have not: what is usual of them is taken off.
+a photograph are first corrected for its exposure. Of hair, which shines and shades itself, the
+same is asked. A photograph has shadows under nose and chin, too, which drawings have not: what is
+usual of them is taken off.
 """
 
 from collections.abc import Callable
@@ -39,9 +40,9 @@ PAINT = SKIN + HAIR
 APPEARANCE = PAINT + len(SIDES) // 2 + len(TOP) + 1 + len(JAW)
 # How a photograph is exposed is told by its skin: expected of this face by who it is, give or
 # take AWAY; what lies beyond is the light's, and skin further off than BEYOND says nothing. Then
-# skin, and nothing else, is made lighter by LIFT, as a drawing without shades has it; SPREAD
-# keeps people as far apart as the means of several of their photographs are, and BEND the very
-# light from white and the dark from brown. All in natural logarithms; chosen in training/LOG.md.
+# skin is made lighter by LIFT, as a drawing without shades has it; SPREAD keeps people as far
+# apart as the means of several of their photographs are, and BEND the very light from white and
+# the usual from brown. All in natural logarithms; chosen in training/LOG.md.
 AWAY, BEYOND, LIFT, SPREAD, BEND = 0.1, 0.45, 0.29, 1.4, 0.8
 MOST = 0.9  # of a correction
 DARKEST = 0.02  # skin in [0, 1] below this counts as this
@@ -286,7 +287,9 @@ class FaceFeatures(nn.Module):
         as what is seen; no label is used."""
         self.hair_mean = seen.mean(0)
         self.hair = regression(self.scaled(identity), seen - self.hair_mean)
-        self.hair_spread = (seen.std(0) / self.off_mean_hair(identity, seen).std(0)).mean()
+        off_mean = self.off_mean_hair(identity, seen)
+        wide, narrow = (x.std(0).clamp(min=1e-3) for x in (seen, off_mean))
+        self.hair_spread = (wide / narrow).mean()
 
 
 def regression(z: Tensor, y: Tensor) -> Tensor:
