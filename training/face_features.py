@@ -10,6 +10,7 @@ same is asked. A photograph has shadows under nose and chin, too, which drawings
 usual of them is taken off.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -213,7 +214,8 @@ class FaceFeatures(nn.Module):
         [-1, 1]: [B, 3]."""
         own = self.hair_mean + self.hair_spread * self.off_mean_hair(identity, seen)
         grey = own.mean(1, keepdim=True)
-        return exposed(grey + VIVID * (own - grey), torch.full_like(own[:, 0], HAIR_LIFT))
+        vivid = grey + VIVID * (own - grey)
+        return ((vivid + 1) * math.exp(HAIR_LIFT) - 1).clamp(-1, 1)
 
     def off_mean_hair(self, identity: Tensor, seen: Tensor) -> Tensor:
         """How hair differs from the mean, before it is spread: as `own_hair`."""
