@@ -1,15 +1,21 @@
 """POST /transfer of a small picture, answered where it arrives.
 
 A picture of a few kilobytes is decoded, drawn and encoded in less time than a request takes to
-go through an ASGI application, its middleware and its router. So the protocol offers each request
-to a `HotPath`, which answers what is ordinary as the usual way would, and leaves all else to that:
-JSON, distances, large pictures, whatever is wrong with a request.
+go through an ASGI application, its middleware and its router. So the protocol offers what begins
+as such a request to a `HotPath`, which answers what is ordinary as the usual way would, and leaves
+all else to that: JSON, distances, large pictures, whatever is wrong with a request.
+
+A client writes the same head before each of its pictures, but for their length. So heads are
+remembered with what they ask for, and parsed once.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
+
+import httptools
 
 from service.batching import Batcher, Drawn
 from service.headers import ConstantHeaders
@@ -26,6 +32,9 @@ from service.transfer import SHORT_BODY
 from service.uploads import only_file
 
 PATH = b"/transfer"
+BEGINNING = b"POST " + PATH
+HEAD_END = b"\r\n\r\n"
+LONG_HEAD = 2048  # bytes; longer ones are not worth remembering
 # What asks for things that only the usual way does.
 UNUSUAL = frozenset(
     (
@@ -36,8 +45,20 @@ UNUSUAL = frozenset(
 PNG = Choice("picture", "png")
 PNG_TYPE = MEDIA_TYPES["png"].encode()
 
-Headers = dict[bytes, bytes]
 Write = Callable[[int, bytes, bytes], None]  # a status, lines of headers, a body
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of an ordinary request says."""
+
+    size: int  # bytes of the head itself
+    length: int  # bytes of the body
+    query: TransferQuery
+    content_type: str
+    request_id: str | None
+    keep_alive: bool
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
 class HotPath:
@@ -53,50 +74,33 @@ class HotPath:
         """Whether no setting wants more to be done for a request than is done here."""
         return not (traced or settings.access_log or settings.rate_limit or settings.cors_origins)
 
-    def headers(self, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Headers | None:
-        """The headers of a POST that may be answered here, once its body has come, or None."""
-        if not url.startswith(PATH) or url[len(PATH) : len(PATH) + 1] not in (b"", b"?"):
-            return None
-        known: Headers = {}
-        for name, value in headers:
-            if name in UNUSUAL or name in known:
-                return None
-            known[name] = value
-        length = known.get(b"content-length", b"")
-        short = length.isdigit() and len(length) < 7 and 0 < int(length) <= SHORT_BODY
-        return known if short else None
-
-    def picture(self, url: bytes, headers: Headers, body: bytes) -> tuple[Batcher, bytes] | None:
+    def picture(self, head: Head, body: bytes) -> tuple[Batcher, bytes] | None:
         """The encoded picture and the queue it goes to, or None."""
         service = self.service
         if service.phase == "starting":
             return None
-        if self.keys and self.keys.find({"type": "http", "headers": list(headers.items())}) is None:
+        if self.keys and self.keys.find({"type": "http", "headers": head.headers}) is None:
             return None
-        header = headers.get(b"content-type", b"").decode("latin-1")
-        content = body if header.startswith("image/") else only_file(body, header)
+        content_type = head.content_type
+        content = body if content_type.startswith("image/") else only_file(body, content_type)
         if content is None or not decodes_at_once(content):
             return None
         try:
-            query = wish(url[len(PATH) + 1 :], headers.get(b"accept", b""))
-            batcher = None if query is None else service.batcher(query.model)
+            batcher = service.batcher(head.query.model)
         except Problem:
             return None
-        if batcher is None or not draws_small(batcher):
-            return None
-        return batcher, content
+        return (batcher, content) if draws_small(batcher) else None
 
 
 class HotRequest:
     """A request under way: it holds a place in a queue, and answers when its picture is drawn."""
 
-    def __init__(self, path: HotPath, headers: Headers, batcher: Batcher, write: Write) -> None:
+    def __init__(self, path: HotPath, head: Head, batcher: Batcher, write: Write) -> None:
         self.path = path
         self.batcher = batcher
         self.write = write
         self.began = time.perf_counter()
-        sent = headers.get(b"x-request-id", b"").decode("latin-1")
-        self.id = sent if REQUEST_ID.fullmatch(sent) else new_id()
+        self.id = head.request_id or new_id()
         self.answer: asyncio.Future[Drawn] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -168,12 +172,71 @@ class HotRequest:
         self.write(status, head + own + self.path.constant, content)
 
 
+def head_of(data: bytes) -> Head | None:
+    """The head that data begins with, if it is whole and one of a request for the HotPath."""
+    if not data.startswith(BEGINNING):
+        return None
+    end = data.find(HEAD_END, 0, LONG_HEAD)
+    return None if end < 0 else read_head(data[: end + len(HEAD_END)])
+
+
 @lru_cache(maxsize=1024)
-def wish(query_string: bytes, accept: bytes) -> TransferQuery | None:
-    """What is asked for, where that is a PNG and no more. Raises Problem."""
-    query = transfer_query(query_string)
-    choice = negotiate(accept.decode("latin-1"), query.format)
-    return query if choice == PNG and not query.distance else None
+def read_head(content: bytes) -> Head | None:
+    """A whole head, parsed; None where it asks for more than a PNG of a small body."""
+    reader = HeadReader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(content)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    path, _, query_string = reader.url.partition(b"?")
+    headers = dict(reader.headers)
+    if (
+        not reader.complete
+        or parser.get_http_version() != "1.1"
+        or path != PATH
+        or len(headers) < len(reader.headers)  # a name twice
+        or UNUSUAL & headers.keys()
+    ):
+        return None
+    length = headers.get(b"content-length", b"")
+    if not (length.isdigit() and len(length) < 7 and 0 < int(length) <= SHORT_BODY):
+        return None
+    try:
+        query = transfer_query(query_string)
+        choice = negotiate(headers.get(b"accept", b"").decode("latin-1"), query.format)
+    except Problem:
+        return None
+    if choice != PNG or query.distance:
+        return None
+    sent = headers.get(b"x-request-id", b"").decode("latin-1")
+    return Head(
+        size=len(content),
+        length=int(length),
+        query=query,
+        content_type=headers.get(b"content-type", b"").decode("latin-1"),
+        request_id=sent if REQUEST_ID.fullmatch(sent) else None,
+        keep_alive=parser.should_keep_alive(),
+        headers=tuple(reader.headers),
+    )
+
+
+class HeadReader:
+    """What httptools finds in a head."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
 
 
 def draws_small(batcher: Batcher) -> bool:

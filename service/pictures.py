@@ -85,7 +85,7 @@ def decode(content: bytes, max_pixels: int, long_side: int | None = None) -> Pix
     """An encoded picture, upright, as uint8 [H, W, 3]. As decode_photo, Problems too."""
     size = png_size(content)
     if size is not None and size[0] * size[1] <= max_pixels:
-        pixels = decode_png(content, size)
+        pixels = decode_png(content)
         if pixels is not None:
             return pixels
     return np.asarray(decode_photo(content, max_pixels, long_side).picture)

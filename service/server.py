@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from service.app import create_app
 from service.headers import ConstantHeaders
-from service.hot import HotPath, HotRequest
+from service.hot import Head, HotPath, HotRequest, head_of
 from service.lifecycle import Service
 from service.models import Models
 from service.problems import MEDIA_TYPE, Problem, problem_response
@@ -47,10 +47,11 @@ class ServeError(Exception):
 class BoundedHttp(HttpToolsProtocol):
     """HTTP/1.1 whose request heads must be small and prompt, and whose refusals are problems.
 
-    What its HotPath takes is answered without the application.
+    What its HotPath takes is answered without the parser and the application.
     """
 
     hot_path: HotPath | None = None
+    in_message = False  # that the parser is reading
     in_head = True
     head_bytes = 0
     head_timer: asyncio.TimerHandle | None = None
@@ -83,7 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self.in_head, self.head_bytes = True, 0
+        self.in_message, self.in_head, self.head_bytes = True, True, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -93,45 +94,57 @@ class BoundedHttp(HttpToolsProtocol):
             # httptools would drop the body, as if it were the new protocol's first data.
             self.send_400_response("a request with a body must not ask for an Upgrade")
             return
-        if self.hot_path is not None and self.parser.get_method() == b"POST" and self.is_idle():
-            headers = self.hot_path.headers(self.url, self.headers)
-            if headers is not None and self.parser.get_http_version() == "1.1":
-                self.cycle = HotCycle(headers, self.parser.should_keep_alive())
-                return
         super().on_headers_complete()
 
-    def is_idle(self) -> bool:
-        """Whether no answer is under way, nor stuck."""
-        idle = self.cycle is None or self.cycle.response_complete
-        return idle and not self.flow.write_paused and not self.pipeline
-
     def on_message_complete(self) -> None:
-        cycle = self.cycle
-        if isinstance(cycle, HotCycle):
-            cycle.stop_waiting()
-            if cycle.response_complete or self.begin_hot(cycle):
-                return
-            self.hand_on(cycle)
+        self.in_message = False
         super().on_message_complete()
 
+    def is_idle(self) -> bool:
+        """Whether the next byte begins a request, and no answer is under way, nor stuck."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not (self.in_message or self.flow.write_paused or self.pipeline)
+
+    def take_hot(self, data: bytes) -> bool:
+        """Take data for the HotPath: a request's head with all or some of its body, or more of
+        that; False where it is for the parser."""
+        cycle = self.cycle
+        if isinstance(cycle, HotCycle) and cycle.is_incomplete():
+            cycle.data += data
+        else:
+            head = head_of(data) if self.is_idle() else None
+            if head is None:
+                return False
+            self._unset_keepalive_if_required()
+            self.on_head_received()
+            self.cycle = cycle = HotCycle(head, data)
+        missing = cycle.head.size + cycle.head.length - len(cycle.data)
+        if missing > 0:
+            if cycle.timer is None:
+                cycle.timer = self.loop.call_later(BODY_SOON_S, self.on_body_late, cycle)
+            return True
+        cycle.stop_waiting()
+        if missing < 0 or not self.begin_hot(cycle):
+            self.hand_on(cycle)
+        return True
+
     def on_body_late(self, cycle: "HotCycle") -> None:
-        if self.cycle is cycle and cycle.is_incomplete() and not self.refused:
+        if self.cycle is cycle and cycle.is_incomplete():
             self.hand_on(cycle)  # where there is a limit to how late
 
     def hand_on(self, cycle: "HotCycle") -> None:
-        """Let the application answer a request, with what has come of its body."""
+        """Let the parser and the application have what has come of a request."""
         self.cycle = None  # type: ignore[assignment]
-        super().on_headers_complete()
-        super().on_body(bytes(cycle.body))
+        self.parse(cycle.data)
 
     def begin_hot(self, cycle: "HotCycle") -> bool:
         """Let a complete request be answered by the HotPath, if that takes it."""
         path = cast(HotPath, self.hot_path)
-        found = path.picture(self.url, cycle.headers, bytes(cycle.body))
+        found = path.picture(cycle.head, cycle.data[cycle.head.size :])
         if found is None:
             return False
         batcher, content = found
-        cycle.request = HotRequest(path, cycle.headers, batcher, partial(self.answer_hot, cycle))
+        cycle.request = HotRequest(path, cycle.head, batcher, partial(self.answer_hot, cycle))
         return cycle.request.begin(content)
 
     def answer_hot(self, cycle: "HotCycle", status: int, head: bytes, content: bytes) -> None:
@@ -149,12 +162,12 @@ class BoundedHttp(HttpToolsProtocol):
         self.on_response_complete()
 
     def data_received(self, data: bytes) -> None:
-        if self.refused:
-            return
+        if not self.refused and (self.hot_path is None or not self.take_hot(data)):
+            self.parse(data)
+
+    def parse(self, data: bytes) -> None:
+        """Let the parser have data, and the limits of heads apply."""
         super().data_received(data)
-        cycle = self.cycle
-        if isinstance(cycle, HotCycle) and cycle.timer is None and cycle.is_incomplete():
-            cycle.timer = self.loop.call_later(BODY_SOON_S, self.on_body_late, cycle)
         if not self.in_head:
             return
         self.head_bytes += len(data)
@@ -190,10 +203,10 @@ class BoundedHttp(HttpToolsProtocol):
 class HotCycle(RequestResponseCycle):
     """What the protocol wants to know of a request that goes the HotPath."""
 
-    def __init__(self, headers: dict[bytes, bytes], keep_alive: bool) -> None:
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.body = bytearray()
+    def __init__(self, head: Head, data: bytes) -> None:
+        self.head = head
+        self.data = data  # that has come, the head included
+        self.keep_alive = head.keep_alive
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
