@@ -22,8 +22,8 @@ from service.headers import ConstantHeaders
 from service.lifecycle import Service
 from service.middleware import REQUEST_ID, ApiKeys, new_id
 from service.negotiation import Choice, negotiate
-from service.pictures import MEDIA_TYPES, Pixels, decode, decodes_at_once, encode
-from service.png import SMALL
+from service.pictures import MEDIA_TYPES, Pixels
+from service.png import SMALL, decode_png, encode_png, png_size
 from service.problems import Problem, problem_response
 from service.routes import transfer_query
 from service.schemas import TransferQuery
@@ -68,6 +68,7 @@ class HotPath:
         self.service = service
         self.keys = keys
         self.constant = lines(ConstantHeaders().of("POST", "/transfer"))
+        self.most_pixels = min(SMALL, service.settings.max_pixels)
 
     @staticmethod
     def suits(settings: Settings, traced: bool) -> bool:
@@ -83,7 +84,8 @@ class HotPath:
             return None
         content_type = head.content_type
         content = body if content_type.startswith("image/") else only_file(body, content_type)
-        if content is None or not decodes_at_once(content):
+        size = None if content is None else png_size(content)
+        if content is None or size is None or size[0] * size[1] > self.most_pixels:
             return None
         try:
             batcher = service.batcher(head.query.model)
@@ -113,9 +115,8 @@ class HotRequest:
             self.refuse(problem)
             return True
         began = time.monotonic()
-        try:
-            x = decode(content, settings.max_pixels)
-        except Problem:
+        x = decode_png(content)
+        if x is None:
             return False
         batcher.metrics.decode.observe(time.monotonic() - began)
         batcher.taken += 1
@@ -142,7 +143,7 @@ class HotRequest:
 
     def deliver(self, y: Pixels) -> None:
         began = time.monotonic()
-        content = encode(y, "png")
+        content = encode_png(y)
         self.batcher.metrics.encode.observe(time.monotonic() - began)
         length = b"content-length: %d\r\n" % len(content)
         self.send(200, length + picture_lines(self.batcher.model.reference), content)

@@ -43,12 +43,15 @@ def decode_png(content: bytes) -> npt.NDArray[np.uint8] | None:
     """A plain PNG as uint8 [H, W, 3]; None where Pillow's reader has to look."""
     at = len(SIGNATURE)
     while (length := int.from_bytes(content[at : at + 4])) + at + 12 <= len(content):
-        kind = content[at + 4 : at + 8]
+        kind, end = content[at + 4 : at + 8], at + 8 + length
         if kind in MEANINGFUL:
+            return None
+        # libspng does not look at the checksums of the header and the end.
+        if zlib_ng.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4]):
             return None
         if kind == b"IEND":
             break
-        at += length + 12
+        at = end + 4
     else:
         return None
     try:

@@ -69,6 +69,7 @@ def with_headers(**headers: str) -> dict[str, Any]:
         ("/transfer", with_headers(accept="text/html"), False),
         ("/transfer", with_headers(x_timeout_ms="5000"), False),
         ("/transfer", with_headers(content_encoding="gzip"), False),
+        ("/transfer", with_headers(x_long="a" * 3000), False),
         ("/transfer?format=webp", BODY, False),
         ("/transfer?distance=true", BODY, False),
         ("/transfer?model=nobody", BODY, False),
@@ -216,6 +217,37 @@ def test_answers_of_a_pipeline_come_in_order(ways: tuple[httpx.Client, httpx.Cli
         found = answers(connection, 7)
         assert [body for _, body in found[:1] + found[2:]] == wanted
         assert found[1][1] == b'{"status":"live"}'
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.1])
+def test_a_body_that_looks_like_a_request_is_none(
+    ways: tuple[httpx.Client, httpx.Client], taken: list[HotRequest], wait_s: float
+) -> None:
+    inner = request(PICTURE)
+    outer = f"POST /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: {len(inner)}\r\n\r\n"
+    with connect(ways[0]) as connection:
+        connection.sendall(outer.encode())
+        time.sleep(wait_s)  # it is answered meanwhile
+        for piece in (inner, request(PICTURE)):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        heads = [head.partition(b"\r\n")[0] for head, _ in answers(connection, 2)]
+    assert heads == [b"HTTP/1.1 405 Method Not Allowed", b"HTTP/1.1 200 OK"]
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    "twice", ["Content-Type: image/png", "Content-Length: 5", "X-Any: 1\r\nX-Any: 2"]
+)
+def test_a_header_that_comes_twice_is_the_parsers_matter(
+    ways: tuple[httpx.Client, httpx.Client], taken: list[HotRequest], twice: str
+) -> None:
+    with connect(ways[0]) as connection, connect(ways[1]) as usual:
+        for each in (connection, usual):
+            each.sendall(request(PICTURE, twice))
+        ((short_head, _),), ((usual_head, _),) = (answers(each, 1) for each in (connection, usual))
+        assert short_head.partition(b"\r\n")[0] == usual_head.partition(b"\r\n")[0]
+    assert taken == []
 
 
 def test_a_connection_is_closed_where_the_client_wants_it(
