@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -33,12 +33,21 @@ SMOOTHING = 0.2  # of the measured seconds per picture, the newest run's share
 LONGEST_RETRY_S = 60
 
 
+class Answer(Protocol):
+    """What Batcher asks of a future."""
+
+    def done(self) -> bool: ...
+    def set_result(self, drawn: Drawn, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
+    def cancel(self) -> object: ...
+
+
 @dataclass(slots=True)
 class Waiting:
     """A picture in the queue."""
 
     x: Pixels
-    answer: asyncio.Future[Drawn]  # done early where nobody waits any longer
+    answer: Answer  # done early where nobody waits any longer
     deadline: float
     since: float
 
@@ -99,8 +108,12 @@ class Batcher:
         It raises Problem: invalid_parameter where the model cannot draw x, deadline_exceeded
         where its turn comes after `deadline`, a time.monotonic().
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Drawn] = loop.create_future()
+        answer: asyncio.Future[Drawn] = asyncio.get_running_loop().create_future()
+        self.enqueue(x, distance, deadline, answer)
+        return answer
+
+    def enqueue(self, x: Pixels, distance: bool, deadline: float, answer: Answer) -> None:
+        """As submit(), with a future of one's own."""
         waiting = Waiting(x, answer, deadline, time.monotonic())
         kind = x.shape, distance
         queue = self.queues.get(kind)
@@ -111,8 +124,7 @@ class Batcher:
         if not self.scheduled and self.may_start():
             # Not at once: what else this turn of the loop has received joins the run.
             self.scheduled = True
-            loop.call_soon(self.start)
-        return answer
+            asyncio.get_running_loop().call_soon(self.start)
 
     def drawer(self, deadline: float) -> Callable[[Pixels], Drawn]:
         """submit(), with the distance, for a thread, which waits for its result."""
@@ -195,13 +207,15 @@ class Batcher:
     def finish(
         self, batch: Sequence[Waiting], results: Sequence[Drawn | Exception], seconds: float
     ) -> None:
-        """Hand out the results of a run, and begin the next."""
+        """Begin the next run, and hand out the results of one."""
         self.running -= 1
         self.drawing -= len(batch)
         self.metrics.run.observe(seconds)
         self.metrics.batch(self.model.reference, len(batch))
         mine = seconds / len(batch) / self.parallel
         self.seconds += SMOOTHING * (mine - self.seconds) if self.seconds else mine
+        if self.depth:
+            self.start()
         for waiting, result in zip(batch, results, strict=True):
             if waiting.answer.done():
                 continue
@@ -209,8 +223,6 @@ class Batcher:
                 waiting.answer.set_exception(result)
             else:
                 waiting.answer.set_result(result)
-        if self.depth:
-            self.start()
 
     def close(self) -> None:
         """What runs comes to its end, what waits is dropped."""

@@ -10,7 +10,9 @@ remembered with what they ask for, and parsed once.
 """
 
 import asyncio
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +46,9 @@ UNUSUAL = frozenset(
 )
 PNG = Choice("picture", "png")
 PNG_TYPE = MEDIA_TYPES["png"].encode()
+FAILED = Problem("internal_error", "an unexpected error; the log tells more")
+
+log = logging.getLogger(__name__)
 
 Write = Callable[[int, bytes, bytes], None]  # a status, lines of headers, a body
 
@@ -69,6 +74,9 @@ class HotPath:
         self.keys = keys
         self.constant = lines(ConstantHeaders().of("POST", "/transfer"))
         self.most_pixels = min(SMALL, service.settings.max_pixels)
+        self.deadline_s = service.settings.deadline_s
+        self.under_way: deque[HotRequest] = deque()  # the next to be late first
+        self.timer: asyncio.TimerHandle | None = None
 
     @staticmethod
     def suits(settings: Settings, traced: bool) -> bool:
@@ -93,6 +101,29 @@ class HotPath:
             return None
         return (batcher, content) if draws_small(batcher) else None
 
+    def expect(self, request: "HotRequest") -> None:
+        """From now on a request must be answered in time."""
+        self.under_way.append(request)
+        if self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(self.deadline_s, self.look)
+
+    def forget(self) -> None:
+        """Drop the requests that are over, but for those behind one that is not."""
+        while self.under_way and self.under_way[0].over:
+            self.under_way.popleft()
+
+    def look(self) -> None:
+        """Answer those that are late: their pictures are in runs that do not end."""
+        self.timer = None
+        loop = asyncio.get_running_loop()
+        latest = time.monotonic() - self.deadline_s
+        while self.under_way and self.under_way[0].began <= latest:
+            self.under_way[0].set_exception(
+                Problem("deadline_exceeded", f"no answer within {self.deadline_s:g} seconds")
+            )
+        if self.under_way:
+            self.timer = loop.call_later(self.under_way[0].began - latest, self.look)
+
 
 class HotRequest:
     """A request under way: it holds a place in a queue, and answers when its picture is drawn."""
@@ -101,14 +132,13 @@ class HotRequest:
         self.path = path
         self.batcher = batcher
         self.write = write
-        self.began = time.perf_counter()
+        self.began = time.monotonic()
         self.id = head.request_id or new_id()
-        self.answer: asyncio.Future[Drawn] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.over = False
 
     def begin(self, content: bytes) -> bool:
         """Decode the picture and let it be drawn; False where the usual way has to look."""
-        batcher, settings = self.batcher, self.path.service.settings
+        batcher = self.batcher
         try:
             batcher.check()
         except Problem as problem:
@@ -120,26 +150,38 @@ class HotRequest:
             return False
         batcher.metrics.decode.observe(time.monotonic() - began)
         batcher.taken += 1
-        self.answer = batcher.submit(x, False, began + settings.deadline_s)
-        self.answer.add_done_callback(self.drawn)
-        loop = asyncio.get_running_loop()
-        self.timer = loop.call_later(settings.deadline_s, self.late)
+        self.path.expect(self)
+        batcher.enqueue(x, False, self.began + self.path.deadline_s, self)
         return True
 
-    def drawn(self, answer: "asyncio.Future[Drawn]") -> None:
-        """Answer with the picture, or with what went wrong."""
+    # What a queue asks of a future.
+
+    def done(self) -> bool:
+        return self.over
+
+    def set_result(self, drawn: Drawn) -> None:
+        self.end()
+        try:
+            self.deliver(drawn[0])
+        except Exception:  # the others of its run are answered all the same
+            log.exception("request %s: POST /transfer", self.id)
+            self.refuse(FAILED)
+
+    def set_exception(self, error: Exception) -> None:
+        self.end()
+        if not isinstance(error, Problem):
+            error = FAILED
+        self.refuse(error)
+
+    def cancel(self) -> None:
+        """The client has left: what waits need not be drawn."""
+        if not self.over:
+            self.end()
+
+    def end(self) -> None:
+        self.over = True
         self.batcher.taken -= 1
-        if self.timer is not None:
-            self.timer.cancel()
-        if answer.cancelled():
-            return  # the client has left
-        error = answer.exception()
-        if isinstance(error, Problem):
-            self.refuse(error)
-        elif error is not None:
-            self.refuse(Problem("internal_error", "an unexpected error; the log tells more"))
-        else:
-            self.deliver(answer.result()[0])
+        self.path.forget()
 
     def deliver(self, y: Pixels) -> None:
         began = time.monotonic()
@@ -148,19 +190,6 @@ class HotRequest:
         length = b"content-length: %d\r\n" % len(content)
         self.send(200, length + picture_lines(self.batcher.model.reference), content)
 
-    def late(self) -> None:
-        """The deadline has come, and the picture is in a run that does not end."""
-        seconds = self.path.service.settings.deadline_s
-        if self.answer is not None and not self.answer.done():
-            self.answer.set_exception(
-                Problem("deadline_exceeded", f"no answer within {seconds:g} seconds")
-            )
-
-    def abandon(self) -> None:
-        """The client has left: what waits need not be drawn."""
-        if self.answer is not None:
-            self.answer.cancel()
-
     def refuse(self, problem: Problem) -> None:
         response = problem_response(problem, self.id)
         self.path.service.metrics.rejected(problem.code)
@@ -168,7 +197,7 @@ class HotRequest:
 
     def send(self, status: int, head: bytes, content: bytes) -> None:
         metrics = self.path.service.metrics
-        metrics.answered("POST", "/transfer", status, time.perf_counter() - self.began)
+        metrics.answered("POST", "/transfer", status, time.monotonic() - self.began)
         own = b"x-request-id: %s\r\n" % self.id.encode()
         self.write(status, head + own + self.path.constant, content)
 

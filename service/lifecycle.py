@@ -30,6 +30,7 @@ class Generation:
 
     models: Models
     batchers: dict[str, Batcher] = field(repr=False)  # by reference
+    found: dict[str | None, Batcher] = field(repr=False, default_factory=dict)  # as asked for
 
 
 class Service:
@@ -90,7 +91,11 @@ class Service:
         Raises Problem unknown_model.
         """
         generation = self.generation
-        return generation.batchers[generation.models.find(wanted).reference]
+        found = generation.found.get(wanted)
+        if found is None:
+            found = generation.batchers[generation.models.find(wanted).reference]
+            generation.found[wanted] = found
+        return found
 
     def emoji_batcher(self, wanted: str | None) -> Batcher:
         """The queue of the model `name` or `name@version`, else of the emoji model.

@@ -228,7 +228,7 @@ class HotCycle(RequestResponseCycle):
         self.disconnected = True
         self.stop_waiting()
         if self.request is not None:
-            self.request.abandon()
+            self.request.cancel()
 
 
 NOBODY_WAITS = asyncio.Event()
