@@ -84,7 +84,8 @@ class Photo:
 def decode(content: bytes, max_pixels: int, long_side: int | None = None) -> Pixels:
     """An encoded picture, upright, as uint8 [H, W, 3]. As decode_photo, Problems too."""
     size = png_size(content)
-    if size is not None and size[0] * size[1] <= max_pixels:
+    # libspng's binding keeps the interpreter to itself: not for what takes longer.
+    if size is not None and size[0] * size[1] <= min(SMALL, max_pixels):
         pixels = decode_png(content)
         if pixels is not None:
             return pixels

@@ -1,6 +1,6 @@
 """PNG without detours: the small, plain files that most requests carry, in and out.
 
-Pillow's reader takes longer for a picture of 32 x 32 pixels than the pixels do, and so does
+Of a picture of 32 x 32 pixels Pillow's reader makes more work than the pixels do, and so does
 compressing the answer. Here libspng reads, and the smallest answers are not compressed at all.
 """
 
@@ -40,7 +40,7 @@ def png_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_png(content: bytes) -> npt.NDArray[np.uint8] | None:
-    """A plain PNG as uint8 [H, W, 3]; None where Pillow's reader has to look."""
+    """A plain PNG as uint8 [H, W, 3]; None where Pillow's reader has to look. Keeps the GIL."""
     at = len(SIGNATURE)
     while (length := int.from_bytes(content[at : at + 4])) + at + 12 <= len(content):
         kind, end = content[at + 4 : at + 8], at + 8 + length

@@ -308,3 +308,15 @@ def test_a_turned_jpeg_is_decoded_smaller_and_upright() -> None:
 def test_other_formats_are_decoded_as_they_are() -> None:
     photo = decode_photo(encoded(Image.new("L", (800, 600))), LIMIT, 100)
     assert (photo.picture.size, photo.picture.mode, photo.shrunk) == ((800, 600), "RGB", 1)
+
+
+@pytest.mark.parametrize(("width", "height", "small"), [(64, 64, True), (64, 65, False)])
+def test_only_small_pngs_are_decoded_while_everybody_waits(
+    width: int, height: int, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(pictures, "decode_png", asked.append)
+    pixels = noise(height, width)
+    content = encoded(Image.fromarray(pixels))
+    assert np.array_equal(decode(content, 10_000), pixels)
+    assert asked == [content] * small
