@@ -115,14 +115,14 @@ class HotPath:
     def look(self) -> None:
         """Answer those that are late: their pictures are in runs that do not end."""
         self.timer = None
-        loop = asyncio.get_running_loop()
         latest = time.monotonic() - self.deadline_s
         while self.under_way and self.under_way[0].began <= latest:
             self.under_way[0].set_exception(
                 Problem("deadline_exceeded", f"no answer within {self.deadline_s:g} seconds")
             )
         if self.under_way:
-            self.timer = loop.call_later(self.under_way[0].began - latest, self.look)
+            due_s = self.under_way[0].began - latest
+            self.timer = asyncio.get_running_loop().call_later(due_s, self.look)
 
 
 class HotRequest:

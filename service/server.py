@@ -149,7 +149,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def answer_hot(self, cycle: "HotCycle", status: int, head: bytes, content: bytes) -> None:
         """Write a whole answer, and go on to what the connection brings next."""
-        if cycle.disconnected or self.transport.is_closing():
+        if cycle.disconnected or cycle.response_complete or self.transport.is_closing():
             return
         own = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
         if not cycle.keep_alive:
