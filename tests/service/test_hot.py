@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service import hot
 from service.hot import HotRequest
 from service.models import Model, Models
 from tests.service.conftest import Gated
@@ -332,3 +333,26 @@ def test_a_picture_that_the_model_cannot_draw_is_refused(
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
         assert len(taken) == 1
+
+
+def test_an_answer_that_fails_leaves_the_others_of_its_run_alone(
+    open_server: OpenServer, gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_png = hot.encode_png
+    failing = iter([True, False])
+
+    def fails_once(y: np.ndarray) -> bytes:
+        if next(failing, False):
+            raise RuntimeError("no")
+        return encode_png(y)
+
+    monkeypatch.setattr(hot, "encode_png", fails_once)
+    models = Models([gated], "digits")
+    with open_server(models, workers=1) as client, ThreadPoolExecutor() as pool:
+        gated.most = 4
+        under_way = [pool.submit(client.post, "/transfer", **BODY) for _ in range(4)]
+        assert gated.started.acquire(timeout=10)
+        time.sleep(0.2)
+        gated.go.set()
+        assert sorted(each.result().status_code for each in under_way) == [200, 200, 200, 500]
+        assert client.post("/transfer", **BODY).status_code == 200

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service.png import decode_png, encode_png, png_size
 from tests.service.dummy import encoded, noise, png
@@ -67,6 +68,19 @@ def test_broken_files_are_never_decoded_otherwise_than_pillow_would() -> None:
         decoded = None if size is None or max(size) > 1000 else decode_png(bytes(broken))
         if decoded is not None:
             assert np.array_equal(decoded, read(bytes(broken)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_a_file_says_of_its_colours_is_ignored_as_pillow_does(mode: str) -> None:
+    extra = PngInfo()
+    extra.add(b"gAMA", (100_000).to_bytes(4))
+    extra.add(b"sRGB", b"\0")
+    extra.add(b"sBIT", b"\4\4\4" if mode == "RGB" else b"\4")
+    extra.add(b"bKGD", b"\0\1" * (3 if mode == "RGB" else 1))
+    content = encoded(Image.fromarray(noise(9, 7)).convert(mode), pnginfo=extra)
+    decoded = decode_png(content)
+    assert decoded is not None
+    assert np.array_equal(decoded, read(content))
 
 
 @pytest.mark.parametrize("rows", [0, 3])
