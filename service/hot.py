@@ -25,7 +25,7 @@ from service.lifecycle import Service
 from service.middleware import REQUEST_ID, ApiKeys, new_id
 from service.negotiation import Choice, negotiate
 from service.pictures import MEDIA_TYPES, Pixels
-from service.png import SMALL, decode_png, encode_png, png_size
+from service.png import SMALL, decode_png, encode_png, is_small_png
 from service.problems import Problem, problem_response
 from service.routes import transfer_query
 from service.schemas import TransferQuery
@@ -92,8 +92,7 @@ class HotPath:
             return None
         content_type = head.content_type
         content = body if content_type.startswith("image/") else only_file(body, content_type)
-        size = None if content is None else png_size(content)
-        if content is None or size is None or size[0] * size[1] > self.most_pixels:
+        if content is None or not is_small_png(content, self.most_pixels):
             return None
         try:
             batcher = service.batcher(head.query.model)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
-from service.png import SMALL, decode_png, encode_png, png_size
+from service.png import SMALL, decode_png, encode_png, is_small_png
 from service.problems import Problem
 from service.schemas import PictureFormat
 
@@ -83,19 +83,12 @@ class Photo:
 
 def decode(content: bytes, max_pixels: int, long_side: int | None = None) -> Pixels:
     """An encoded picture, upright, as uint8 [H, W, 3]. As decode_photo, Problems too."""
-    size = png_size(content)
     # libspng's binding keeps the interpreter to itself: not for what takes longer.
-    if size is not None and size[0] * size[1] <= min(SMALL, max_pixels):
+    if is_small_png(content, min(SMALL, max_pixels)):
         pixels = decode_png(content)
         if pixels is not None:
             return pixels
     return np.asarray(decode_photo(content, max_pixels, long_side).picture)
-
-
-def decodes_at_once(content: bytes) -> bool:
-    """Whether decode() takes microseconds."""
-    size = png_size(content)
-    return size is not None and size[0] * size[1] <= SMALL
 
 
 def encodes_at_once(pixels: Pixels, picture_format: PictureFormat) -> bool:

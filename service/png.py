@@ -39,6 +39,12 @@ def png_size(content: bytes) -> tuple[int, int] | None:
     return (width, height) if plain and width and height else None
 
 
+def is_small_png(content: bytes, most: int = SMALL) -> bool:
+    """Whether a file begins as a plain PNG of up to `most` pixels does."""
+    size = png_size(content)
+    return size is not None and size[0] * size[1] <= most
+
+
 def decode_png(content: bytes) -> npt.NDArray[np.uint8] | None:
     """A plain PNG as uint8 [H, W, 3]; None where Pillow's reader has to look. Keeps the GIL."""
     at = len(SIGNATURE)

@@ -11,14 +11,8 @@ import numpy as np
 from service.batching import Batcher, late
 from service.metrics import Metrics
 from service.models import Model
-from service.pictures import (
-    MEDIA_TYPES,
-    Pixels,
-    decode,
-    decodes_at_once,
-    encode,
-    encodes_at_once,
-)
+from service.pictures import MEDIA_TYPES, Pixels, decode, encode, encodes_at_once
+from service.png import is_small_png
 from service.problems import Problem
 from service.schemas import PictureFormat
 from service.tracing import staged
@@ -108,7 +102,7 @@ async def decode_soon(
         metrics.decode.observe(time.monotonic() - began)
         return x
 
-    if isinstance(content, bytes) and decodes_at_once(content):
+    if isinstance(content, bytes) and is_small_png(content):
         return decoded()
     return await workers.run_on(decoded)
 
