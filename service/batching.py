@@ -207,14 +207,19 @@ class Batcher:
     def finish(
         self, batch: Sequence[Waiting], results: Sequence[Drawn | Exception], seconds: float
     ) -> None:
-        """Begin the next run, and hand out the results of one."""
+        """Hand out the results of a run, and begin the next.
+
+        That goes first where as many pictures wait as were in this one: the device is what holds
+        them up. Else the answers go first, and what their clients send next joins it: half as
+        many runs, and at each the threads take the interpreter from each other.
+        """
         self.running -= 1
         self.drawing -= len(batch)
         self.metrics.run.observe(seconds)
         self.metrics.batch(self.model.reference, len(batch))
         mine = seconds / len(batch) / self.parallel
         self.seconds += SMOOTHING * (mine - self.seconds) if self.seconds else mine
-        if self.depth:
+        if self.depth >= len(batch):
             self.start()
         for waiting, result in zip(batch, results, strict=True):
             if waiting.answer.done():
@@ -223,6 +228,10 @@ class Batcher:
                 waiting.answer.set_exception(result)
             else:
                 waiting.answer.set_result(result)
+        if self.depth and not self.scheduled:
+            self.scheduled = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self.start)  # a turn to write, and one to read
 
     def close(self) -> None:
         """What runs comes to its end, what waits is dropped."""

@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ REFUSED_S = 2.0
 KEEP_ALIVE_S = 5
 BODY_SOON_S = 0.25  # a body that takes longer goes the usual way
 M_ARENA_MAX = -8  # malloc.h
+SWITCH_S = 0.5e-3
 
 
 class ServeError(Exception):
@@ -261,6 +263,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """From now on SIGHUP reloads the models."""
         share_memory()
+        # So long may a thread that comes back from a run have to wait for the interpreter.
+        sys.setswitchinterval(SWITCH_S)
         await super().startup(sockets)
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)

@@ -28,8 +28,8 @@ class StandIn:
 
     All processes share it, through a lock on a file. A call takes `call_ms` and, for each
     picture, `image_ms`, so that batches pay as they do on a GPU; the caller sleeps meanwhile
-    and so leaves the GIL to others. What it answers is the mean of a picture's channels, by
-    which a mixed-up answer is told from the right one.
+    and so leaves the GIL to others. What it answers is a picture's green channel, by which a
+    mixed-up answer is told from the right one and which takes hardly any CPU, as a GPU does.
     """
 
     def __init__(
@@ -47,15 +47,16 @@ class StandIn:
                 with self.log.open("a") as log:
                     log.write(f"{len(x)}\n")
             time.sleep((self.call_ms + self.image_ms * len(x)) / 1000)
-        return [mean_of_channels(x)]
+        return [green(x)]
 
 
-def mean_of_channels(x: Pixels) -> Pixels:
-    """uint8 [N, H, W, 3] -> [N, 32, 32, 1]; of other sizes, the nearest pixels."""
-    rows = np.arange(SIDE) * x.shape[1] // SIDE
-    columns = np.arange(SIDE) * x.shape[2] // SIDE
-    picked = x[:, rows[:, None], columns]
-    return np.asarray(picked.sum(axis=3, dtype=np.uint16, keepdims=True) // 3, np.uint8)
+def green(x: Pixels) -> Pixels:
+    """A channel: uint8 [N, H, W, 3] -> [N, 32, 32, 1]; of other sizes, the nearest pixels."""
+    if x.shape[1:3] != (SIDE, SIDE):
+        rows = np.arange(SIDE) * x.shape[1] // SIDE
+        columns = np.arange(SIDE) * x.shape[2] // SIDE
+        x = x[:, rows[:, None], columns]
+    return np.ascontiguousarray(x[..., 1:2])
 
 
 def stand_in() -> StandIn:

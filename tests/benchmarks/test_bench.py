@@ -84,9 +84,9 @@ def test_pictures_whose_answers_are_alike_are_refused() -> None:
         expected_answers("standin", np.repeat(photos(1), 2, axis=0))
 
 
-def test_stand_in_answers_the_mean_of_the_channels(tmp_path: Path) -> None:
+def test_stand_in_answers_the_green_channel(tmp_path: Path) -> None:
     x = np.zeros((2, 32, 32, 3), np.uint8)
-    x[0, 0, 0], x[1, 31, 0] = (10, 20, 31), (255, 255, 255)
+    x[0, 0, 0], x[1, 31, 0] = (10, 20, 31), (0, 255, 0)
     log = tmp_path / "log"
     (y,) = StandIn(tmp_path / "lock", log=log).run(["y"], {"x": x})
     assert y.shape == (2, 32, 32, 1)
