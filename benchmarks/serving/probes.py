@@ -1,9 +1,12 @@
 """How servers behave when things go wrong. Each probe starts a server and tells some lines."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from statistics import median
+
+import httpx
 
 from benchmarks.serving.asking import LOOPING_CLIENTS, PATIENCE_S, Doses, Setting, Told, ask, tally
 from benchmarks.serving.client import Answer, post
@@ -14,20 +17,38 @@ from benchmarks.serving.process import NotServingError, running
 from benchmarks.serving.restarts import cold_start, reloaded, terminated
 from benchmarks.serving.servers import Server
 
+DECODING = re.compile(r'^dtn_stage_seconds_(sum|count){stage="decode"} (\S+)', re.M)
+
 
 async def phone(setting: Setting) -> Told:
     """One photo of 12 MP, as phones take them, by itself."""
     with running(setting.server, "digits", setting.scratch) as started:
         await started.wait_ready(setting.digits)
         body = started.server.body(encoded(phone_photo(), "JPEG"))
+        await post(started.port, started.server.path, body, PATIENCE_S)
+        before = decoding(started.port)
         answers = [
             await post(started.port, started.server.path, body, PATIENCE_S)
-            for _ in range(setting.doses.repeats + 1)
-        ][1:]
+            for _ in range(setting.doses.repeats)
+        ]
+        spent, photos = (
+            now - then for now, then in zip(decoding(started.port), before, strict=True)
+        )
     well = [a.seconds for a in answers if a.status == 200]
     size = f"{len(body.content) / 1e6:.1f} MB"
     told = f"{median(well) * 1e3:.0f} ms" if well else tally(answers)
-    return {f"a JPEG of 12 MP, {size}": told}
+    of_it = {"of it decoding, mean": f"{spent / photos * 1e3:.0f} ms"} if photos else {}
+    return {f"a JPEG of 12 MP, {size}": told} | of_it
+
+
+def decoding(port: int) -> tuple[float, float]:
+    """Seconds that a server has spent decoding and how many pictures, if it tells: ours does."""
+    try:
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    except httpx.HTTPError:
+        metrics = ""
+    told = {name: float(value) for name, value in DECODING.findall(metrics)}
+    return told.get("sum", 0), told.get("count", 0)
 
 
 async def hostile(setting: Setting) -> Told:
