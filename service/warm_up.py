@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 # the extremes that make a letterbox round a side to nothing.
 WARM_UP_SIZES = ((32, 32), (96, 96), (97, 43), (1, 1), (1, 200), (200, 1))
 
-# Pictures of one run on a CPU, tried at warm-up until all have taken TRIALS_S; more hardly pay
+# Pictures of one run on a CPU, tried at warm-up until a run takes LONG_RUN_S; more hardly pay
 # there, and let others wait. On a GPU all SIZES are tried.
 RUN_SIZES = (1, 2, 4, 8, 16)
-TRIALS_S = 0.3
+LONG_RUN_S = 0.04
 # Sizes are as good as the fastest per picture where they take at most so many times its seconds.
 # Of these a CPU takes the largest: what is measured there scatters, and small runs lose more than
 # large ones. A GPU takes the smallest, lest it be too many to begin a second run beside.
@@ -126,7 +126,6 @@ def best_size(model: "Model") -> int:
     alone = model.device == "cpu" and model.threads == 1
     clock = time.thread_time if alone else time.perf_counter
     seconds: dict[int, float] = {}  # per picture, by size
-    began = time.monotonic()
     on_gpu = sessions_of_g(model).get("transfer")
     sizes: Sequence[int] = RUN_SIZES if model.device == "cpu" else SIZES
     if on_gpu is not None:
@@ -138,7 +137,7 @@ def best_size(model: "Model") -> int:
             run(model, size, distance=False)
             trials.append((clock() - start + HANDLING_S[model.device]) / size)
         seconds[size] = min(trials)
-        if on_gpu is None and time.monotonic() - began > TRIALS_S:
+        if on_gpu is None and seconds[size] * size > LONG_RUN_S:
             break
     return best_of(seconds, model.device)
 

@@ -341,6 +341,21 @@ def test_warm_up_finds_how_many_pictures_pay(models_dir: Path) -> None:
     assert per_run.most >= 16
 
 
+def test_on_a_cpu_runs_that_take_long_are_not_made_longer(models_dir: Path) -> None:
+    class Slow(Model):
+        """A model whose every run computes for 50 ms."""
+
+        def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                pass
+            return super().run(x, distance)
+
+    slow = Slow(models_dir / "digits")
+    slow.warm_up()
+    assert slow.most == 1
+
+
 def test_on_a_cpu_a_size_of_run_that_was_measured_badly_does_not_make_runs_small() -> None:
     seconds = {1: 4.87, 2: 3.38, 4: 2.34, 8: 2.86, 16: 2.37, 32: 2.41}
     assert best_of(seconds, "cpu") == 32
