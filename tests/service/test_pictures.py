@@ -10,6 +10,7 @@ from service import pictures
 from service.pictures import MEDIA_TYPES, decode, decode_photo, eight_bits, encode
 from service.problems import Problem
 from service.schemas import PictureFormat
+from service.transfer import LONG_SIDE
 from tests.service.dummy import encoded, noise, png
 
 LIMIT = 50_000_000
@@ -295,6 +296,12 @@ def test_a_jpeg_is_decoded_no_larger_than_it_must(
     photo = decode_photo(content, LIMIT, long_side)
     assert (photo.picture.size, photo.shrunk) == (size, shrunk)
     assert np.abs(np.asarray(photo.picture).astype(int) - (200, 100, 50)).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (4032, 3024), (3000, 4000)])
+def test_what_phones_take_is_decoded_at_an_eighth(size: tuple[int, int]) -> None:
+    content = encoded(Image.new("RGB", size), "JPEG")
+    assert decode_photo(content, size[0] * size[1], LONG_SIDE).shrunk == 8
 
 
 def test_a_turned_jpeg_is_decoded_smaller_and_upright() -> None:
