@@ -1,8 +1,9 @@
 """Where the pictures of all requests meet: one queue for each model, runs as large as they pay.
 
-No timer: a run begins as soon as the device is free, with what has come meanwhile. So a lone
-picture never waits, and the more load there is, the larger are the runs. Where several run side by
-side, none takes more than its share: who waits for a long run cannot keep the others busy.
+No timer: a run begins as soon as the device is free, with what has come meanwhile; where that is
+little, once the answers of the last run are out. So a lone picture never waits, and the more load
+there is, the larger are the runs. Where several run side by side, none takes more than its share:
+who waits for a long run cannot keep the others busy.
 """
 
 import asyncio
