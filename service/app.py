@@ -100,7 +100,16 @@ def create_app(
     if HotPath.suits(settings, traced=tracer is not None):
         app.state.hot_path = HotPath(service, ApiKeys(app, keys) if keys else None)
     describe_api(app, has_keys=bool(keys), has_rates=settings.rate_limit > 0)
+    build_routes(app)
     return app
+
+
+def build_routes(app: FastAPI) -> None:
+    """Let FastAPI build what it would at the first request: that need not wait, and applications
+    in threads of one process do not build from the same parameters at once."""
+    scope = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(scope)
 
 
 @asynccontextmanager
