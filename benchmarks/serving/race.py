@@ -75,7 +75,7 @@ def race(
     for model in models:
         pictures = make_pictures(model, PICTURES)
         for turn in range(rounds):
-            for name, found in without_server(model):
+            for name, found in without_server(model, seconds):
                 result.bare.setdefault((model, name), []).append(found)
             for server in present[:: 1 if turn % 2 == 0 else -1]:
                 tell(f"{model}, round {turn + 1} of {rounds}: {server.name}")
@@ -125,13 +125,18 @@ def machine_s() -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
-def without_server(model: ModelName) -> Iterable[tuple[str, dict[str, float]]]:
-    """bare.py and, where its environment is there, bare_loop.py, on every core at once as a server
-    is, for cores share caches and power. The mean of their processes."""
+def without_server(model: ModelName, seconds: float) -> Iterable[tuple[str, dict[str, float]]]:
+    """bare.py and, where its environment is there, bare_loop.py, for as long as a server is driven
+    and on every core at once as a server is, for cores share caches and power. The mean of their
+    processes."""
     commands = {"session.run": [sys.executable, "-m", "benchmarks.serving.bare", model]}
     if BARE_LOOP.installed:
         commands["loop"] = BARE_LOOP.command(model)
-    environment = os.environ | {"PYTHONPATH": python_path(), "BENCH_MODEL": model}
+    environment = os.environ | {
+        "PYTHONPATH": python_path(),
+        "BENCH_MODEL": model,
+        "BENCH_SECONDS": str(seconds),
+    }
 
     def run(command: list[str]) -> dict[str, float]:
         done = subprocess.run(  # noqa: S603 - our own commands
@@ -148,6 +153,7 @@ def without_server(model: ModelName) -> Iterable[tuple[str, dict[str, float]]]:
                 name,
                 {
                     "images_per_core_s": mean(one["images_per_core_s"] for one in found),
+                    "slice_per_core_s": mean(one["slice_per_core_s"] for one in found),
                     "batch": median_low(one["batch"] for one in found),
                 },
             )

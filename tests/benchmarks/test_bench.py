@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from benchmarks import cli
 from benchmarks.cli import bench
-from benchmarks.serving import race, servers
+from benchmarks.serving import bare, race, servers
 from benchmarks.serving.client import read_answer
 from benchmarks.serving.device import StandIn
 from benchmarks.serving.hostile import hostile_bodies
@@ -32,7 +32,7 @@ from benchmarks.serving.pictures import (
     wrong_answers,
 )
 from benchmarks.serving.race import Lap, Race
-from benchmarks.serving.results import table
+from benchmarks.serving.results import table, without_server
 from benchmarks.serving.servers import OURS, PEERS
 from benchmarks.serving.wrk import Load, WrkError, load, parse
 
@@ -189,19 +189,53 @@ def test_what_a_core_can_do_is_measured_on_all_of_them_at_once(
 ) -> None:
     together = threading.Barrier(3)
     found = iter(
-        [{"images_per_core_s": n, "batch": b} for n, b in ((100, 8), (130, 32), (160, 32))]
+        [
+            {"images_per_core_s": n, "slice_per_core_s": n + 10, "batch": b}
+            for n, b in ((100, 8), (130, 32), (160, 32))
+        ]
     )
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        command: list[str], env: dict[str, str], **_: object
+    ) -> subprocess.CompletedProcess[str]:
+        assert env["BENCH_SECONDS"] == "7"  # as long as a server is driven
         together.wait(10)  # broken where one runs after the other
         return subprocess.CompletedProcess(command, 0, json.dumps(next(found)))
 
     monkeypatch.setattr(race.os, "sched_getaffinity", lambda _: {0, 1, 2})
     monkeypatch.setattr(race.subprocess, "run", run)
     monkeypatch.setattr(servers, "HERE", Path("nowhere"))  # so that no loop is installed
-    assert dict(race.without_server("digits")) == {
-        "session.run": {"images_per_core_s": 130, "batch": 32}
+    assert dict(race.without_server("digits", 7)) == {
+        "session.run": {"images_per_core_s": 130, "slice_per_core_s": 140, "batch": 32}
     }
+
+
+def test_what_a_core_can_do_is_held_at_the_size_that_was_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def speed(_session: object, batch: int, _work: bare.Work, seconds: float) -> float:
+        asked.append((batch, seconds))
+        return 100.0 - abs(batch - 16) - len(asked) / 100  # slower by and by
+
+    monkeypatch.setattr(bare, "images_per_core_s", speed)
+    for name, value in (("SECONDS", "7"), ("MODEL", ""), ("LOCK", "")):
+        monkeypatch.setenv(f"BENCH_{name}", value)  # those that are set are put back, too
+    found = bare.fastest("standin", bare.run_alone)
+    assert asked[-1] == (16, 7.0)
+    assert {seconds for _, seconds in asked[:-1]} == {bare.SLICE_S}
+    assert found["batch"] == 16
+    assert found["images_per_core_s"] < found["slice_per_core_s"] == pytest.approx(99.95)
+
+
+def test_ours_is_told_per_core_of_what_is_held_and_of_the_best_slice() -> None:
+    found = {"images_per_core_s": 5000.0, "slice_per_core_s": 8000.0, "batch": 16.0}
+    [line] = without_server(
+        Race([lap("ours", 1000, 0.25)], {("standin", "loop"): [found, found]}, {})
+    )
+    assert "batches of 16: 5000 images/s per core" in line
+    assert "0.80 at 8. Its best fifth of a second: 8000; ours per core: 0.50 at 8" in line
 
 
 @pytest.mark.parametrize("server", [OURS, *PEERS], ids=lambda server: server.name)
