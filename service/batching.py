@@ -1,9 +1,10 @@
 """Where the pictures of all requests meet: one queue for each model, runs as large as they pay.
 
 No timer: a run begins as soon as the device is free, with what has come meanwhile; where that is
-little, once the answers of the last run are out. So a lone picture never waits, and the more load
-there is, the larger are the runs. Where several run side by side, none takes more than its share:
-who waits for a long run cannot keep the others busy.
+little, or the device is often idle, once the answers of the last run are out and what is being
+read is there. So a lone picture never waits, and the more load there is, the larger are the runs.
+Where several run side by side, none takes more than its share: who waits for a long run cannot
+keep the others busy.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ Drawn: TypeAlias = tuple[Pixels, float | None]  # G(x) [h, w, C] and Eq. 8's dis
 Kind: TypeAlias = tuple[tuple[int, ...], bool]  # shape of x, whether the distance is wanted
 
 SMOOTHING = 0.2  # of the measured seconds per picture, the newest run's share
+SPARE = 3  # a device that runs for less than one in so many seconds keeps nobody waiting
 LONGEST_RETRY_S = 60
 
 
@@ -69,7 +71,10 @@ class Batcher:
         self.taken = 0  # places: requests between admission and answer
         self.running = 0
         self.drawing = 0  # pictures in runs
+        self.last = 1  # pictures in the newest run that is finished
         self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
+        self.pace = 0.0  # from one finished picture to the next, smoothed as well
+        self.finished = 0.0  # when the last run was
         self.scheduled = False
         self.pool = ThreadPoolExecutor(
             model.lanes(parallel),
@@ -125,7 +130,7 @@ class Batcher:
         if not self.scheduled and self.may_start():
             # Not at once: what else this turn of the loop has received joins the run.
             self.scheduled = True
-            asyncio.get_running_loop().call_soon(self.start)
+            asyncio.get_running_loop().call_soon(self.gather, self.depth)
 
     def drawer(self, deadline: float) -> Callable[[Pixels], Drawn]:
         """submit(), with the distance, for a thread, which waits for its result."""
@@ -139,6 +144,13 @@ class Batcher:
     def may_start(self) -> bool:
         """Whether there is room and work for one more run."""
         return self.depth > 0 and self.model.begins(self.running, self.depth, self.parallel)
+
+    def gather(self, before: int) -> None:
+        """start(), once a turn of the loop brings no more, or twice as many wait as ran last."""
+        if before < self.depth < min(2 * self.last, self.model.most):
+            asyncio.get_running_loop().call_soon(self.gather, self.depth)
+        else:
+            self.start()
 
     def start(self) -> None:
         """Begin as many runs as there is room and work for."""
@@ -210,17 +222,17 @@ class Batcher:
     ) -> None:
         """Hand out the results of a run, and begin the next.
 
-        That goes first where as many pictures wait as were in this one: the device is what holds
-        them up. Else the answers go first, and what their clients send next joins it: half as
-        many runs, and at each the threads take the interpreter from each other.
+        That goes first where the device holds pictures up and as many wait as were in this run.
+        Else the answers go first, and what their clients send next joins it: half as many runs,
+        and at each the threads take the interpreter from each other.
         """
         self.running -= 1
         self.drawing -= len(batch)
+        self.last = len(batch)
         self.metrics.run.observe(seconds)
         self.metrics.batch(self.model.reference, len(batch))
-        mine = seconds / len(batch) / self.parallel
-        self.seconds += SMOOTHING * (mine - self.seconds) if self.seconds else mine
-        if self.depth >= len(batch):
+        self.learn(len(batch), seconds)
+        if self.depth >= len(batch) and self.holds_up:
             self.start()
         for waiting, result in zip(batch, results, strict=True):
             if waiting.answer.done():
@@ -232,7 +244,22 @@ class Batcher:
         if self.depth and not self.scheduled:
             self.scheduled = True
             loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self.start)  # a turn to write, and one to read
+            loop.call_soon(loop.call_soon, self.gather, self.depth)  # a turn to write, one to read
+
+    def learn(self, pictures: int, seconds: float) -> None:
+        """Learn from a run that is finished now. Of a pause before it no more counts than tells
+        that the device had time to spare."""
+        mine = seconds / pictures / self.parallel
+        now = time.monotonic()
+        pace = min((now - self.finished) / pictures, (SPARE + 1) * mine)
+        self.finished = now
+        self.seconds += SMOOTHING * (mine - self.seconds) if self.seconds else mine
+        self.pace += SMOOTHING * (pace - self.pace)
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether the device is what pictures wait for, and not whatever reads and answers."""
+        return self.pace < SPARE * self.seconds
 
     def close(self) -> None:
         """What runs comes to its end, what waits is dropped."""

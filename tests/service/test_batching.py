@@ -118,14 +118,17 @@ def test_what_arrives_together_runs_together(model: Recorded) -> None:
     assert model.runs == [4]
 
 
-@pytest.mark.parametrize(("waiting", "runs"), [(3, [4, 7]), (4, [4, 4, 4])])
-def test_what_the_answered_send_next_joins_a_run_for_which_few_wait(
-    model: Recorded, waiting: int, runs: list[int]
+@pytest.mark.parametrize(
+    ("waiting", "pace", "runs"), [(3, 1.0, [4, 7]), (4, 1.0, [4, 4, 4]), (4, 9.0, [4, 8])]
+)
+def test_what_the_answered_send_next_joins_a_run_for_which_few_wait_or_that_has_time(
+    model: Recorded, waiting: int, pace: float, runs: list[int]
 ) -> None:
     model.most = 64
     again: list[asyncio.Future[Drawn]] = []
 
     async def steps(batcher: Batcher) -> None:
+        batcher.seconds, batcher.pace = 1.0, pace
         model.go.clear()
         first = [soon(batcher, x) for x in pictures(4)]
         for answer in first:
@@ -138,6 +141,59 @@ def test_what_the_answered_send_next_joins_a_run_for_which_few_wait(
 
     use(model, steps)
     assert model.runs == runs
+
+
+@pytest.mark.parametrize(
+    ("last", "most", "runs"), [(4, 64, [8, 2]), (64, 64, [10]), (64, 6, [6, 4]), (1, 64, [2, 8])]
+)
+def test_a_run_waits_for_what_is_being_read_up_to_twice_the_last_one(
+    model: Recorded, last: int, most: int, runs: list[int]
+) -> None:
+    model.most = most
+    sent: list[asyncio.Future[Drawn]] = []
+
+    async def steps(batcher: Batcher) -> None:
+        loop = asyncio.get_running_loop()
+
+        def send(more: int) -> None:
+            if more:
+                loop.call_soon(send, more - 1)  # in the loop's next turn
+            sent.append(soon(batcher, noise(20, 20)))
+
+        batcher.last = last
+        model.go.clear()
+        send(9)
+        await begun(model)
+        await asyncio.sleep(0.01)
+        model.go.set()
+        await asyncio.gather(*sent)
+
+    use(model, steps)
+    assert model.runs == runs
+
+
+def test_a_device_that_is_mostly_idle_holds_nobody_up(
+    model: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = Batcher(model, 1, 64, Metrics())
+    now = 0.0
+
+    def after_runs(seconds: float, pause: float) -> bool:
+        nonlocal now
+        for _ in range(30):
+            now += pause + seconds
+            batcher.learn(4, seconds)
+        return batcher.holds_up
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.batching.time.monotonic", lambda: now)
+        assert after_runs(seconds=1, pause=0)
+        assert not after_runs(seconds=1, pause=3)
+        assert after_runs(seconds=1, pause=1)
+        now += 1e6  # a night without users
+        assert after_runs(seconds=1, pause=0)
+        assert not after_runs(seconds=1, pause=1e3)
+    batcher.close()
 
 
 def test_runs_side_by_side_share_what_there_is(model: Recorded) -> None:
