@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
+from service.jpeg import decode_jpeg
 from service.png import SMALL, decode_png, encode_png, is_small_png
 from service.problems import Problem
 from service.schemas import PictureFormat
@@ -112,11 +113,13 @@ def decode_photo(content: bytes, max_pixels: int, long_side: int | None = None) 
             if long_side is not None and long_side < sent:
                 width, height = (max(1, side * long_side // sent) for side in picture.size)
                 picture.draft(None, (width, height))
-            picture.load()
+            rgb = shrunk_jpeg(content, picture) if max(picture.size) < sent else None
+            if rgb is None:
+                picture.load()
+                rgb = to_rgb(picture)
             # After load: some formats keep their orientation behind the pixels, and Pillow's
             # TIFF reader has by then turned the picture itself.
             turn = UPRIGHT.get(orientation(picture))
-            rgb = to_rgb(picture)
             return Photo(rgb.transpose(turn) if turn is not None else rgb, sent / max(rgb.size))
     except Problem:
         raise
@@ -130,6 +133,14 @@ def decode_photo(content: bytes, max_pixels: int, long_side: int | None = None) 
         raise Problem(
             "not_an_image", "the picture is truncated or broken, it cannot be decoded"
         ) from error
+
+
+def shrunk_jpeg(content: bytes, picture: Image.Image) -> Image.Image | None:
+    """A JPEG that Pillow has opened and drafted, where it can be decoded without Pillow."""
+    if picture.format != "JPEG" or picture.mode != "RGB":
+        return None
+    pixels = decode_jpeg(content, *picture.size)
+    return None if pixels is None else Image.fromarray(pixels)
 
 
 def too_many_pixels(max_pixels: int) -> Problem:
