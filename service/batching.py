@@ -4,7 +4,8 @@ No timer: a run begins as soon as the device is free, with what has come meanwhi
 little, or the device is often idle, once the answers of the last run are out and what is being
 read is there. So a lone picture never waits, and the more load there is, the larger are the runs.
 Where several run side by side, none takes more than its share: who waits for a long run cannot
-keep the others busy.
+keep the others busy. And one more is ready where enough wait for it, so that no core waits for a
+run: a thread that ends one goes on with the next.
 """
 
 import asyncio
@@ -58,7 +59,8 @@ class Waiting:
 class Batcher:
     """The queue of a model. Used on the event loop, but for `draw`.
 
-    As many runs at once as Model.begins has it: `parallel`, one a core, on the CPU.
+    As many runs at once as Model.begins has it: `parallel`, one a core, on the CPU, where
+    another as large as runs get is made ready behind them.
     """
 
     def __init__(self, model: Model, parallel: int, max_queue: int, metrics: Metrics) -> None:
@@ -69,8 +71,8 @@ class Batcher:
         self.queues: dict[Kind, deque[Waiting]] = {}
         self.depth = 0  # pictures waiting
         self.taken = 0  # places: requests between admission and answer
-        self.running = 0
-        self.drawing = 0  # pictures in runs
+        self.running = 0  # runs, the one that is ready with them
+        self.drawing = 0  # pictures in them
         self.last = 1  # pictures in the newest run that is finished
         self.seconds = 0.0  # of one picture, smoothed over runs; 0 before the first
         self.pace = 0.0  # from one finished picture to the next, smoothed as well
@@ -142,7 +144,9 @@ class Batcher:
         return lambda x: asyncio.run_coroutine_threadsafe(submit(x), loop).result()
 
     def may_start(self) -> bool:
-        """Whether there is room and work for one more run."""
+        """Whether there is room and work for one more run, or for one to be ready."""
+        if self.model.device == "cpu" and self.running == self.parallel:
+            return self.depth >= self.model.most
         return self.depth > 0 and self.model.begins(self.running, self.depth, self.parallel)
 
     def gather(self, before: int) -> None:
@@ -179,7 +183,6 @@ class Batcher:
             elif now > waiting.deadline:
                 waiting.answer.set_exception(late())
             else:
-                self.metrics.queue.observe(now - waiting.since)
                 batch.append(waiting)
         if not queue:
             del self.queues[kind]
@@ -188,26 +191,29 @@ class Batcher:
     def draw(
         self, loop: asyncio.AbstractEventLoop, batch: Sequence[Waiting], distance: bool
     ) -> None:
-        """Run the model on a batch, in a thread; one by one where the whole of it fails."""
+        """Run the model on a batch, in a thread, but for those given up since it was made ready;
+        one by one where the whole of it fails."""
         began = time.monotonic()
-        results: list[Drawn | Exception]
+        wanted = [waiting for waiting in batch if not waiting.answer.done()]
+        results: list[Drawn | Exception] = []
         try:
-            results = list(self.run([waiting.x for waiting in batch], distance))
+            if wanted:
+                results = list(self.run([waiting.x for waiting in wanted], distance))
         except Exception as error:
-            if len(batch) == 1:
-                results = [self.model.blame(batch[0].x, error)]
+            if len(wanted) == 1:
+                results = [self.model.blame(wanted[0].x, error)]
             else:
-                log.warning("a run of %d pictures failed, each is tried alone", len(batch))
-                results = [self.draw_alone(waiting.x, distance) for waiting in batch]
-        seconds = time.monotonic() - began
+                log.warning("a run of %d pictures failed, each is tried alone", len(wanted))
+                results = [self.draw_alone(waiting.x, distance) for waiting in wanted]
+        ended = time.monotonic()
         try:
-            loop.call_soon_threadsafe(self.finish, batch, results, seconds)
+            loop.call_soon_threadsafe(self.finish, len(batch), wanted, results, began, ended)
         except RuntimeError:
             log.debug("the service ended before a run did")
 
     def run(self, xs: Sequence[Pixels], distance: bool) -> Iterator[Drawn]:
         """The results of pictures of one shape. Raises whatever onnxruntime raises."""
-        y, distances = self.model.run(xs[0][np.newaxis] if len(xs) == 1 else np.stack(xs), distance)
+        y, distances = self.model.run(together(xs), distance)
         return zip(y, distances, strict=True)
 
     def draw_alone(self, x: Pixels, distance: bool) -> Drawn | Exception:
@@ -218,21 +224,25 @@ class Batcher:
             return self.model.blame(x, error)
 
     def finish(
-        self, batch: Sequence[Waiting], results: Sequence[Drawn | Exception], seconds: float
+        self,
+        cut: int,
+        batch: Sequence[Waiting],
+        results: Sequence[Drawn | Exception],
+        began: float,
+        ended: float,
     ) -> None:
-        """Hand out the results of a run, and begin the next.
+        """Hand out the results of a run of `batch`, of so many `cut`, and begin the next.
 
         That goes first where the device holds pictures up and as many wait as were in this run.
         Else the answers go first, and what their clients send next joins it: half as many runs,
         and at each the threads take the interpreter from each other.
         """
         self.running -= 1
-        self.drawing -= len(batch)
-        self.last = len(batch)
-        self.metrics.run.observe(seconds)
-        self.metrics.batch(self.model.reference, len(batch))
-        self.learn(len(batch), seconds)
-        if self.depth >= len(batch) and self.holds_up:
+        self.drawing -= cut
+        if batch:
+            self.count(batch, began, ended)
+        self.metrics.abandoned.inc(cut - len(batch))
+        if self.depth >= self.last and self.holds_up:
             self.start()
         for waiting, result in zip(batch, results, strict=True):
             if waiting.answer.done():
@@ -245,6 +255,15 @@ class Batcher:
             self.scheduled = True
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self.gather, self.depth)  # a turn to write, one to read
+
+    def count(self, batch: Sequence[Waiting], began: float, ended: float) -> None:
+        """Tell the metrics of a run, and learn from it."""
+        self.last = len(batch)
+        self.metrics.run.observe(ended - began)
+        self.metrics.batch(self.model.reference, len(batch))
+        for waiting in batch:
+            self.metrics.queue.observe(began - waiting.since)
+        self.learn(len(batch), ended - began)
 
     def learn(self, pictures: int, seconds: float) -> None:
         """Learn from a run that is finished now. Of a pause before it no more counts than tells
@@ -262,13 +281,22 @@ class Batcher:
         return self.pace < SPARE * self.seconds
 
     def close(self) -> None:
-        """What runs comes to its end, what waits is dropped."""
+        """What runs or is ready comes to its end, what waits is dropped."""
         for queue in self.queues.values():
             for waiting in queue:
                 waiting.answer.cancel()
         self.queues.clear()
         self.depth = 0
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False)
+
+
+def together(xs: Sequence[Pixels]) -> Pixels:
+    """Pictures [H, W, 3] as [N, H, W, 3], read-only. np.stack would lend the interpreter to other
+    threads at each picture, and wait for it as often."""
+    if len(xs) == 1:
+        return xs[0][np.newaxis]
+    joined = b"".join([np.ascontiguousarray(x).data for x in xs])
+    return np.frombuffer(joined, np.uint8).reshape(len(xs), *xs[0].shape)
 
 
 def computes() -> None:

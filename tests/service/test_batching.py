@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.batching import Batcher, Drawn
+from service.batching import Batcher, Drawn, together
 from service.metrics import Metrics
 from service.models import Model
 from service.pictures import Pixels
@@ -343,6 +343,65 @@ def test_runs_side_by_side_on_the_cpu(model: Recorded) -> None:
     use(model, steps, parallel=2)
     # The last two together or, where both runs have ended by then, side by side.
     assert sorted(model.runs) in ([2, 4, 4], [1, 1, 4, 4])
+
+
+def test_a_run_that_is_ready_begins_without_the_loop(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        first = soon(batcher, noise(20, 20))
+        await begun(model)
+        rest = [soon(batcher, x) for x in pictures(5)]
+        await asyncio.sleep(0)
+        assert (batcher.drawing, batcher.depth) == (5, 1)
+        model.go.set()
+        end = time.monotonic() + 20
+        while len(model.runs) < 2 and time.monotonic() < end:
+            time.sleep(0.001)  # noqa: ASYNC251 - the loop is busy
+        assert model.runs == [1, 4]
+        await asyncio.gather(first, *rest)
+
+    metrics = use(model, steps)
+    assert model.runs == [1, 4, 1]
+    assert 'dtn_stage_seconds_count{stage="queue"} 6.0' in metrics.all("")[0].decode()
+
+
+def test_of_a_run_that_is_ready_nothing_is_drawn_that_nobody_waits_for(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        first = soon(batcher, noise(20, 20))
+        await begun(model)
+        rest = [soon(batcher, x) for x in pictures(9)]
+        await asyncio.sleep(0)
+        for answer in rest[:6]:
+            answer.cancel()
+        model.go.set()
+        await asyncio.gather(first, *rest[6:])
+        assert (batcher.running, batcher.drawing, batcher.depth) == (0, 0, 0)
+
+    metrics = use(model, steps)
+    assert model.runs == [1, 3]
+    assert "dtn_abandoned_total 6.0" in metrics.all("")[0].decode()
+
+
+def test_closing_lets_a_run_that_is_ready_end(model: Recorded) -> None:
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        answers = [soon(batcher, noise(20, 20))]
+        await begun(model)
+        answers += [soon(batcher, x) for x in pictures(4)]
+        await asyncio.sleep(0)
+        batcher.close()
+        model.go.set()
+        await asyncio.gather(*answers)
+
+    use(model, steps)
+    assert model.runs == [1, 4]
+
+
+def test_pictures_are_put_together_in_their_order() -> None:
+    xs = [noise(20, 30, seed=1), noise(30, 20, seed=2).transpose(1, 0, 2), noise(20, 30, seed=3)]
+    for n in (1, 3):
+        assert np.array_equal(together(xs[:n]), np.stack(xs[:n]))
 
 
 def test_on_a_gpu_a_second_run_begins_when_it_is_half_full(model: Recorded) -> None:
