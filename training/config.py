@@ -221,6 +221,14 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
     # as it can, to be about as accurate as the paper's, which had 70 times the labels.
     # D is narrow and sees its three kinds as one batch, or it wins at once (LOG.md).
     "digits_paper": DigitsConfig(f=F_DIGITS, judge=JUDGE, steps=6000, d_width=8, common_batch=True),
+    # The same on an f that learned from the real pictures as they are.
+    "plain_f": DigitsConfig(
+        f=ClassifierConfig(steps=4000, ema=0, standardise=False),
+        judge=JUDGE,
+        steps=6000,
+        d_width=8,
+        common_batch=True,
+    ),
     # Minutes on two CPU cores: every part runs, no figure means anything.
     "digits_smoke": DigitsConfig(
         f=ClassifierConfig(
@@ -264,14 +272,6 @@ PRESETS: dict[str, DigitsConfig | FacesConfig] = {
 PRESETS |= {row.preset: dataclasses.replace(PRESETS[row.base], **row.changes) for row in CHANGED}
 # Table 2's peer: f's recipe, with t to tell from s.
 PRESETS["dann"] = DigitsConfig(f=F_DIGITS, judge=JUDGE, steps=F_DIGITS.steps, batch=64)
-# Table 1's DTN on an f that learned from the real pictures as they are.
-PRESETS["plain_f"] = DigitsConfig(
-    f=ClassifierConfig(steps=4000, ema=0, standardise=False),
-    judge=JUDGE,
-    steps=6000,
-    d_width=8,
-    common_batch=True,
-)
 
 
 def of_digits(config: DTNConfig) -> DigitsConfig:

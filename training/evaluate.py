@@ -15,6 +15,7 @@ from training.rows import (
     REVERSE,
     TABLE1,
     TABLE1_ALPHA,
+    TABLE1_PLAIN,
     TABLE1_PLUS,
     TABLE3,
     TABLE3_PLUS,
@@ -73,6 +74,7 @@ TABLES: dict[str, tuple[Line, ...]] = {
         *lines((UNTRANSFERRED,), "untransferred_accuracy"),
     ),
     "table1_alpha": lines(TABLE1_ALPHA, "transfer_accuracy"),
+    "table1_plain": lines(TABLE1_PLAIN, "transfer_accuracy"),
     "table1_plus": lines((DTN_PLUS, *TABLE1_PLUS), "transfer_accuracy"),
     "plus": lines((DTN, *PLUS), "transfer_accuracy"),
     "table2": (

@@ -49,10 +49,10 @@ def reproduce(
 ) -> None:
     """Train what is missing of TABLE, then print it beside the paper's figures.
 
-    table1, table2 and table3 are the paper's; table1_alpha has another weight of L_CONST; plus has
-    each change beyond the paper, table1_plus and table3_plus what it leaves out left out of DTN+,
-    variants the other d and d2 it mentions; reverse is appendix D. Started again, it goes on where
-    it stopped.
+    table1, table2 and table3 are the paper's; table1_alpha has another weight of L_CONST,
+    table1_plain another f; plus has each change beyond the paper, table1_plus and table3_plus what
+    it leaves out left out of DTN+, variants the other d and d2 it mentions; reverse is appendix D.
+    Started again, it goes on where it stopped.
     """
     failed = train_missing(table, seeds, runs, data, on_device(device), small, at_once)
     click.echo(show(table, finished(runs)))

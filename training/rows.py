@@ -34,6 +34,15 @@ TABLE1 = (
 )
 # An f that learned as the paper's did, from what can be had; its preset is in config.py.
 PLAIN_F = Row("plain_f", "DTN, f taught without augmentation")
+# Is it a hard taught f that lets rows without it, and without the rest, stand so high?
+TABLE1_PLAIN = (
+    replace(PLAIN_F, label=DTN.label, paper=DTN.paper),
+    *(
+        replace(row, preset=row.preset.replace("table1", "plain"), base=PLAIN_F.preset)
+        for row in TABLE1
+        if row.changes
+    ),
+)
 UNTRANSFERRED = Row("digits_paper", "Original SVHN picture", 0.4006)
 
 
@@ -99,6 +108,7 @@ CHANGED = tuple(
     for row in (
         *TABLE1,
         *TABLE1_ALPHA,
+        *TABLE1_PLAIN,
         *PLUS,
         *TABLE3,
         *VARIANTS,
