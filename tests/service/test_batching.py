@@ -18,7 +18,6 @@ from service.metrics import Metrics
 from service.models import Model
 from service.pictures import Pixels
 from service.problems import Problem
-from service.warm_up import best_of
 from tests.service.dummy import noise
 
 
@@ -71,6 +70,16 @@ async def begun(model: Recorded, runs: int = 1) -> None:
 
 def soon(batcher: Batcher, x: Pixels, distance: bool = False) -> "asyncio.Future[Drawn]":
     return batcher.submit(x, distance, math.inf)
+
+
+async def behind_a_run(batcher: Batcher, model: Recorded, n: int) -> "list[asyncio.Future[Drawn]]":
+    """The answers of a picture whose run waits for `go`, and of n that came after it."""
+    model.go.clear()
+    first = soon(batcher, noise(20, 20))
+    await begun(model)
+    rest = [soon(batcher, x) for x in pictures(n)]
+    await asyncio.sleep(0)
+    return [first, *rest]
 
 
 def pictures(n: int, side: int = 20) -> list[Pixels]:
@@ -347,18 +356,14 @@ def test_runs_side_by_side_on_the_cpu(model: Recorded) -> None:
 
 def test_a_run_that_is_ready_begins_without_the_loop(model: Recorded) -> None:
     async def steps(batcher: Batcher) -> None:
-        model.go.clear()
-        first = soon(batcher, noise(20, 20))
-        await begun(model)
-        rest = [soon(batcher, x) for x in pictures(5)]
-        await asyncio.sleep(0)
+        answers = await behind_a_run(batcher, model, 5)
         assert (batcher.drawing, batcher.depth) == (5, 1)
         model.go.set()
         end = time.monotonic() + 20
         while len(model.runs) < 2 and time.monotonic() < end:
             time.sleep(0.001)  # noqa: ASYNC251 - the loop is busy
         assert model.runs == [1, 4]
-        await asyncio.gather(first, *rest)
+        await asyncio.gather(*answers)
 
     metrics = use(model, steps)
     assert model.runs == [1, 4, 1]
@@ -367,11 +372,7 @@ def test_a_run_that_is_ready_begins_without_the_loop(model: Recorded) -> None:
 
 def test_of_a_run_that_is_ready_nothing_is_drawn_that_nobody_waits_for(model: Recorded) -> None:
     async def steps(batcher: Batcher) -> None:
-        model.go.clear()
-        first = soon(batcher, noise(20, 20))
-        await begun(model)
-        rest = [soon(batcher, x) for x in pictures(9)]
-        await asyncio.sleep(0)
+        first, *rest = await behind_a_run(batcher, model, 9)
         for answer in rest[:6]:
             answer.cancel()
         model.go.set()
@@ -385,11 +386,7 @@ def test_of_a_run_that_is_ready_nothing_is_drawn_that_nobody_waits_for(model: Re
 
 def test_closing_lets_a_run_that_is_ready_end(model: Recorded) -> None:
     async def steps(batcher: Batcher) -> None:
-        model.go.clear()
-        answers = [soon(batcher, noise(20, 20))]
-        await begun(model)
-        answers += [soon(batcher, x) for x in pictures(4)]
-        await asyncio.sleep(0)
+        answers = await behind_a_run(batcher, model, 4)
         batcher.close()
         model.go.set()
         await asyncio.gather(*answers)
@@ -440,40 +437,3 @@ def test_closing_drops_what_waits(model: Recorded) -> None:
 
     use(model, steps)
     assert model.runs == [1]
-
-
-def test_warm_up_finds_how_many_pictures_pay(models_dir: Path) -> None:
-    class PerRun(Model):
-        """A model whose runs take a millisecond and 50 us a picture."""
-
-        def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
-            time.sleep(0.001 + len(x) * 0.00005)
-            return super().run(x, distance)
-
-    per_run = PerRun(models_dir / "digits")
-    per_run.device = "cuda"  # on the CPU, sleeping does not count
-    per_run.warm_up()
-    assert per_run.most >= 16
-
-
-def test_on_a_cpu_runs_that_take_long_are_not_made_longer(models_dir: Path) -> None:
-    class Slow(Model):
-        """A model whose every run computes for 50 ms."""
-
-        def run(self, x: Pixels, distance: bool) -> tuple[Pixels, list[float | None]]:
-            end = time.thread_time() + 0.05
-            while time.thread_time() < end:
-                pass
-            return super().run(x, distance)
-
-    slow = Slow(models_dir / "digits")
-    slow.warm_up()
-    assert slow.most == 1
-
-
-def test_on_a_cpu_a_size_of_run_that_was_measured_badly_does_not_make_runs_small() -> None:
-    seconds = {1: 4.87, 2: 3.38, 4: 2.34, 8: 2.86, 16: 2.37, 32: 2.41}
-    assert best_of(seconds, "cpu") == 32
-    assert best_of(seconds, "cuda") == 4
-    slower = seconds | {16: 2.6, 32: 2.7}
-    assert best_of(slower, "cpu") == 4
