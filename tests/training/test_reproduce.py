@@ -69,9 +69,11 @@ def test_runs_in_threads_learn_what_each_learns_alone(
 ) -> None:
     monkeypatch.setitem(PRESETS, "digits_smoke", config)
 
+    # Threads round differently beside each other, which may turn the sign of a gradient that is
+    # next to nothing, and Adam then goes the other way: 2 x 2e-4 apart at each step.
     def jobs(folder: str) -> list[Job]:
         return [
-            Job("digits_smoke", seed, tmp_path / folder / str(seed), {}, frozenset())
+            Job("digits_smoke", seed, tmp_path / folder / str(seed), {"steps": 2}, frozenset())
             for seed in range(3)
         ]
 
@@ -85,11 +87,7 @@ def test_runs_in_threads_learn_what_each_learns_alone(
             torch.load(job.folder / "dtn.pt", weights_only=True) for job in (one, other)
         )
         for name, value in expected["average"].items():
-            apart = (value - found["average"][name]).float().abs()
-            # Threads round differently beside each other, and Adam makes much of a gradient that is
-            # next to nothing. Statistics are of sums of weights, where it adds up in places; of
-            # two seeds they are 0.002 to 0.02 apart in the mean, and most weights 0.02.
-            assert (apart.mean() if ".running_" in name else apart.max()) <= 1e-3, name
+            assert torch.allclose(value, found["average"][name], atol=1e-3), name
 
 
 def test_a_run_that_fails_in_a_thread_leaves_its_last_words(
