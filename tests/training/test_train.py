@@ -115,3 +115,21 @@ def test_bf16_is_for_devices_that_have_it(run: Run, monkeypatch: pytest.MonkeyPa
         with autocast(run.device, wanted=False):
             assert (x @ x).dtype == torch.float32
     assert has_bf16(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("onednn", "avx512", "avx512_bf16", "there"),
+    [
+        (True, True, True, True),
+        (True, True, False, False),  # oneDNN converts there and back
+        (True, False, False, True),  # an ARM, say, that has it
+        (False, False, False, False),
+    ],
+)
+def test_bf16_wants_instructions_of_its_own(
+    onednn: bool, avx512: bool, avx512_bf16: bool, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert has_bf16(torch.device("cpu")) is there
