@@ -100,7 +100,7 @@ class Run:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether `device` computes in bf16. A CPU that does not is four to eight times as slow with it.
+    """Whether `device` computes in bf16. A CPU that does not is four to eight times slower with it.
 
     oneDNN says yes to any AVX-512, and without its bf16 instructions converts there and back.
     """
